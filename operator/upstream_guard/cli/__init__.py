@@ -1,0 +1,44 @@
+"""The command line: one file per command, imported only when that command runs."""
+
+import importlib
+
+import click
+
+COMMANDS = {
+    "run": "upstream_guard.cli.run",
+    "demo": "upstream_guard.cli.demo",
+    "lab": "upstream_guard.cli.lab",
+    "uninstall": "upstream_guard.cli.uninstall",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module when it is asked for, so `--help` stays quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all commands, in the order of a user's first day."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module behind `cmd_name` and return its `command`."""
+        del ctx
+        module = COMMANDS.get(cmd_name)
+        if module is None:
+            return None
+        command: click.Command = importlib.import_module(module).command
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="upstream-guard")
+def main() -> None:
+    """Make 502 windows on Kubernetes rare, short, predicted and explained.
+
+    \b
+    Examples:
+      upstream-guard demo                      # a real cluster, with and without the guard
+      upstream-guard lab up --nodes 2          # only the cluster
+      upstream-guard run                       # the operator, with your kubeconfig
+      upstream-guard uninstall                 # release every pod and remove what we own
+    """  # noqa: D301 - click reads \b

@@ -1,0 +1,209 @@
+"""`upstream-guard demo`: the main job, seen from a user's side."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.markup import escape
+
+from upstream_guard.kube.client import KubeClient, KubeError
+from upstream_guard.lab.demo import plot, report
+from upstream_guard.lab.demo.bench import Bench, Wish, open_bench
+from upstream_guard.lab.demo.report import Run
+from upstream_guard.lab.demo.runner import Cell, cells
+from upstream_guard.lab.demo.scenarios import FIRST_LOOK, SCENARIOS
+from upstream_guard.lab.demo.session import Conduct, Outcome, conduct
+from upstream_guard.lab.demo.show import (
+    ProgressBar,
+    err_console,
+    show_events,
+    show_status,
+    show_verdict,
+)
+from upstream_guard.lab.demo.variants import Variant
+from upstream_guard.lab.gateways import GATEWAYS
+from upstream_guard.lab.model import LabError
+from upstream_guard.lab.report import RichReporter
+
+ALL = "all"
+DEFAULT_PICTURE = Path("demo-out/timeline.png")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What was asked for."""
+
+    gateways: tuple[str, ...]
+    cells: tuple[Cell, ...]
+    rate: float
+    provider: str | None
+    context: str | None
+    keep: bool
+    json_path: Path | None
+    picture: Path
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--gateway", "gateways", multiple=True, type=click.Choice(sorted(GATEWAYS)),
+    default=("nginx", "contour"), show_default=True, help="Repeatable.",
+)  # fmt: skip
+@click.option(
+    "--scenario", "scenarios", multiple=True, type=click.Choice([*SCENARIOS, ALL]),
+    default=FIRST_LOOK, show_default=True, help="Repeatable.",
+)  # fmt: skip
+@click.option(
+    "--variant", "variants", multiple=True, type=click.Choice([v.value for v in Variant]),
+    default=tuple(v.value for v in Variant), show_default=True, help="Repeatable.",
+)  # fmt: skip
+@click.option(
+    "--rate", type=click.FloatRange(1, 5000), default=200.0, show_default=True,
+    help="Requests a second, a new connection each.",
+)  # fmt: skip
+@click.option(
+    "--repeats", type=click.IntRange(1, 100), default=1, show_default=True,
+    help="Runs of each gateway, scenario and variant.",
+)  # fmt: skip
+@click.option(
+    "--provider", type=click.Choice(["kind", "local", "existing"]),
+    help="Where the cluster comes from; found by itself unless given.",
+)  # fmt: skip
+@click.option("--context", help="kubeconfig context, for --provider existing.")
+@click.option("--keep", is_flag=True, help="Leave the lab and the demo's objects behind.")
+@click.option(
+    "--json", "json_path", type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    metavar="FILE", help="Write every run's figures.",
+)  # fmt: skip
+@click.option(
+    "--picture", type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    metavar="FILE", default=DEFAULT_PICTURE, show_default=True,
+    help="Write the timeline of failed requests (PNG).",
+)  # fmt: skip
+@click.pass_context
+def command(
+    ctx: click.Context,
+    *,
+    gateways: tuple[str, ...],
+    scenarios: tuple[str, ...],
+    variants: tuple[str, ...],
+    rate: float,
+    repeats: int,
+    provider: str | None,
+    context: str | None,
+    keep: bool,
+    json_path: Path | None,
+    picture: Path,
+) -> None:
+    """Change a service under load, with and without a guard, and count the failed requests.
+
+    Each scenario is run plain (no readiness probe, no hook), tuned (readiness probe each second,
+    preStop sleep 5) and guarded (plain and an UpstreamGuard). Brings a lab up if there is none, and
+    takes it down again unless --keep is given.
+
+    Exits with 0 if the guard kept its promises, 1 if it did not or a run failed, 2 on bad input.
+
+    \b
+    Examples:
+      upstream-guard demo
+      upstream-guard demo --gateway nginx --scenario rollout --repeats 3
+      upstream-guard demo --scenario all --json runs.json
+    """  # noqa: D301 - click reads \b
+    if (provider == "existing") != (context is not None):
+        raise click.UsageError(
+            "--provider existing and --context NAME go together: an existing cluster is used only "
+            "when it is named (`kubectl config get-contexts` lists them)"
+        )
+    names = list(SCENARIOS) if ALL in scenarios else list(dict.fromkeys(scenarios))
+    chosen = [variant for variant in Variant if variant.value in variants]
+    todo = cells(
+        list(dict.fromkeys(gateways)), [SCENARIOS[name] for name in names], chosen, repeats
+    )
+    options = Options(
+        gateways=tuple(dict.fromkeys(gateways)),
+        cells=tuple(todo),
+        rate=rate,
+        provider=provider,
+        context=context,
+        keep=keep,
+        json_path=json_path,
+        picture=picture,
+    )
+    console = err_console()
+    try:
+        kept = _demo(options, console)
+    except (LabError, KubeError) as error:
+        console.print(f"[bold red]Error:[/bold red] {escape(str(error))}", soft_wrap=True)
+        ctx.exit(1)
+    except KeyboardInterrupt:
+        left = "the lab is left as it is" if keep else "what the demo made is cleaned up"
+        console.print(f"Interrupted; {left}.")
+        ctx.exit(130)
+    ctx.exit(0 if kept else 1)
+
+
+def _demo(options: Options, console: Console) -> bool:
+    wish = Wish(
+        gateways=options.gateways,
+        guarded=any(cell.variant is Variant.GUARDED for cell in options.cells),
+        provider=options.provider,
+        context=options.context,
+        keep=options.keep,
+        output=options.picture.parent,
+    )
+    with open_bench(wish, RichReporter(console)) as bench:
+        with ProgressBar(console, len(options.cells)) as progress:
+            try:
+                outcome = asyncio.run(_conduct(bench, options, progress))
+            finally:
+                _write(progress.runs, options, console)
+        return _show(progress.runs, outcome, bench)
+
+
+async def _conduct(bench: Bench, options: Options, progress: ProgressBar) -> Outcome:
+    cluster = bench.cluster
+    client = await KubeClient.connect(str(cluster.kubeconfig), cluster.context)
+    try:
+        async with bench.guarding(client) as guarding:
+            plan = Conduct(
+                cells=options.cells,
+                rate=options.rate,
+                expose=bench.expose,
+                flush=bench.flush,
+                guarding=guarding,
+                keep=options.keep,
+            )
+            return await conduct(cluster, client, plan, progress)
+    finally:
+        await client.close()
+
+
+def _write(runs: Sequence[Run], options: Options, console: Console) -> None:
+    """Write what there is, also after Ctrl-C or a failed run."""
+    if not runs:
+        return
+    if options.json_path is not None:
+        _parent(options.json_path)
+        text = json.dumps(report.as_json(runs), indent=2)
+        options.json_path.write_text(text + "\n", encoding="utf-8")
+        console.print(f"figures: {options.json_path}", soft_wrap=True)
+    _parent(options.picture)
+    plot.draw(runs, options.picture, rate=options.rate)
+    console.print(f"timeline: {options.picture}", soft_wrap=True)
+
+
+def _parent(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _show(runs: Sequence[Run], outcome: Outcome, bench: Bench) -> bool:
+    console = Console(highlight=False)
+    show_events(console, outcome.namespace, outcome.events)
+    show_status(console, bench.statuses)
+    console.print(report.table(runs))
+    checks = report.checks(runs)
+    show_verdict(console, checks)
+    return all(check.held for check in checks)

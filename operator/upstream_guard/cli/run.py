@@ -1,0 +1,110 @@
+"""`upstream-guard run`: the operator."""
+
+import asyncio
+import logging
+import os
+import sys
+
+import click
+import uvloop
+
+from upstream_guard.controller.app import App, Options, server_minor
+from upstream_guard.core.names import OPERATOR_NAMESPACE
+from upstream_guard.kube.client import KubeClient, KubeError
+from upstream_guard.kube.lease import LeaseLostError
+
+LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+
+
+@click.command("run")
+@click.option("--kubeconfig", type=click.Path(), help="Kubeconfig file (default: as kubectl).")
+@click.option("--context", help="Context of the kubeconfig (default: the current one).")
+@click.option("--namespace", help="Guard this namespace only (default: all).")
+@click.option(
+    "--operator-namespace",
+    envvar="POD_NAMESPACE",
+    default=OPERATOR_NAMESPACE,
+    show_default=True,
+    help="Where the Lease and the webhook's Secret live.",
+)
+@click.option("--identity", envvar="POD_NAME", help="Name in the Lease (default: host and PID).")
+@click.option("--bind", default="", help="Address to listen on (default: all).")
+@click.option(
+    "--http-port",
+    type=click.IntRange(0, 65535),
+    default=8080,
+    show_default=True,
+    help="Port of /metrics, /healthz and /readyz; 0 picks one.",
+)
+@click.option(
+    "--webhook-port",
+    type=click.IntRange(0, 65535),
+    default=9443,
+    show_default=True,
+    help="Port of the admission webhook; 0 picks one.",
+)
+@click.option(
+    "--webhook-host",
+    default="",
+    help="Address at which the API server reaches this process, when it runs outside the cluster.",
+)
+@click.option("--no-webhook", is_flag=True, help="Serve no admission: new pods get nothing.")
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+)
+def command(  # one parameter per flag
+    kubeconfig: str | None,
+    context: str | None,
+    namespace: str | None,
+    operator_namespace: str,
+    identity: str | None,
+    bind: str,
+    http_port: int,
+    webhook_port: int,
+    webhook_host: str,
+    no_webhook: bool,  # click passes flags by position
+    log_level: str,
+) -> None:
+    """Run the operator, in or out of the cluster.
+
+    \b
+    Examples:
+      upstream-guard run                                  # with your kubeconfig, or in a pod
+      upstream-guard run --context staging --namespace shop
+      upstream-guard run --webhook-host 192.0.2.7         # outside: where the API server finds us
+
+    Exit codes: 0 stopped by a signal, 1 the Lease was lost, a port is taken, or the cluster cannot
+    be used.
+    """  # noqa: D301 - click reads \b
+    logging.basicConfig(level=log_level.upper(), format=LOG_FORMAT, stream=sys.stderr)
+    logging.getLogger("kopf").setLevel(max(logging.WARNING, logging.getLogger().level))
+    options = Options(
+        kubeconfig=kubeconfig or os.environ.get("KUBECONFIG") or None,
+        context=context,
+        namespace=namespace,
+        operator_namespace=operator_namespace,
+        identity=identity or "",
+        http_port=http_port,
+        webhook_port=None if no_webhook else webhook_port,
+        webhook_host=webhook_host,
+        bind=bind,
+    )
+    try:
+        uvloop.run(_run(options))
+    except (KubeError, LeaseLostError, OSError) as error:
+        logging.getLogger(__name__).error("%s", error)  # noqa: TRY400  # the message is the point
+        sys.exit(1)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        sys.exit(130)
+
+
+async def _run(options: Options) -> None:
+    client = await KubeClient.connect(options.kubeconfig, options.context)
+    try:
+        version = await client.get("/version")
+        await App(options, client, server_minor(version)).run()
+    finally:
+        await client.close()

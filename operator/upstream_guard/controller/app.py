@@ -1,0 +1,295 @@
+"""The composition root: everything the operator consists of is made and wired here, once."""
+
+import asyncio
+import logging
+import os
+import random
+import signal
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import kopf
+from kubernetes.aio.client import Configuration
+
+from upstream_guard.controller.drains import DrainAdvisor
+from upstream_guard.controller.engine import Engine
+from upstream_guard.controller.guards import GuardBook
+from upstream_guard.controller.handlers import make_registry, make_settings
+from upstream_guard.controller.http import StatusServer
+from upstream_guard.controller.narrator import Narrator
+from upstream_guard.controller.statuses import StatusWriter
+from upstream_guard.controller.sweep import Sweeper
+from upstream_guard.controller.webhooks import WebhookRunner
+from upstream_guard.core.model import ObjectRef
+from upstream_guard.core.names import (
+    API_VERSION,
+    GUARD_PLURAL,
+    LEASE,
+    OPERATOR_NAMESPACE,
+    PROFILE_PLURAL,
+)
+from upstream_guard.kube.client import ApiError, KubeClient, pause_before_retry
+from upstream_guard.kube.events import EventRecorder
+from upstream_guard.kube.lease import Elector
+from upstream_guard.kube.state import ClusterState
+from upstream_guard.metrics import Metrics, resource_of
+from upstream_guard.resources.profile import parse_profile
+from upstream_guard.resources.schema import ProfileError
+
+logger = logging.getLogger(__name__)
+
+LAG_PERIOD = 0.1
+SETTLE_SECONDS = 3.0
+"""What writes under way, and then events, may take at the end of the process."""
+UNHEALTHY_LAG_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How `upstream-guard run` was called.
+
+    Attributes:
+        kubeconfig: A path, or None for the default or in-cluster credentials.
+        context: A context of it.
+        namespace: Guard only this namespace; None means all.
+        operator_namespace: Where Lease and Secret live.
+        identity: Who we are in the Lease.
+        http_port: For /metrics, /healthz and /readyz; 0 picks one.
+        webhook_port: For admission; 0 picks one, None serves none.
+        webhook_host: Address by which the API server reaches us outside the cluster; empty means
+            through the Service.
+        bind: Address to listen on; empty means all.
+    """
+
+    kubeconfig: str | None = None
+    context: str | None = None
+    namespace: str | None = None
+    operator_namespace: str = OPERATOR_NAMESPACE
+    identity: str = ""
+    http_port: int = 8080
+    webhook_port: int | None = 9443
+    webhook_host: str = ""
+    bind: str = ""
+
+
+class App:
+    """One replica of the operator."""
+
+    def __init__(self, options: Options, client: KubeClient, minor: int) -> None:
+        self.options = options
+        self.metrics = Metrics()
+        self._client = client
+        client.on_write = self._count_write
+        identity = options.identity or f"{socket.gethostname()}-{os.getpid()}"
+        self.book = GuardBook()
+        self._recorder = EventRecorder(client, identity, time.time)
+        self._statuses = StatusWriter(client, self.book)
+        self.elector = Elector(
+            client, options.operator_namespace, LEASE, identity, time.monotonic, time.time
+        )
+        self._narrator = Narrator(self._recorder, self._statuses, self.metrics, time.time)
+        self.engine = Engine(client, self.book, self.metrics, self._narrator, time.time)
+        self.state = ClusterState(client, self.engine, options.namespace)
+        self.drains = DrainAdvisor(self.state, self.book, lambda: self.elector.fresh, minor)
+        self.engine.attach(self.state, self.drains)
+        self._sweeper = Sweeper(client, self.state, self._recorder, time.time)
+        self._webhooks = WebhookRunner(client, options, self.drains, self.book, self.metrics)
+        self._http = StatusServer(
+            self.metrics.registry, self._unhealthy, self._unready, self._collect
+        )
+        self._stop = asyncio.Event()
+        self._beat = time.monotonic()
+        self._leading = False
+
+    # What kopf calls.
+
+    def guard_seen(self, body: dict[str, Any], *, deleted: bool) -> None:
+        """Take in an UpstreamGuard."""
+        metadata = body["metadata"]
+        ref = ObjectRef(metadata["namespace"], metadata["name"])
+        before = self.book.get(ref)
+        if deleted:
+            # kopf handles each UID on its own: a successor of the same name may have come first.
+            if before is not None and before.uid == metadata["uid"]:
+                self.book.remove(ref)
+                self.engine.guard_removed(before)
+        else:
+            entry = self.book.put(body)
+            if before is None or before.generation != entry.generation or before.uid != entry.uid:
+                self.engine.guard_put(entry, before)
+        self._webhooks.namespaces_changed()
+
+    def profile_seen(self, body: dict[str, Any], *, deleted: bool) -> None:
+        """Take in a GatewayProfile."""
+        name = str(body["metadata"]["name"])
+        self.book.profiles.pop(name, None)
+        if not deleted:
+            try:
+                self.book.profiles[name] = parse_profile(body)
+            except ProfileError as error:
+                logger.warning("GatewayProfile %s ignored: %s", name, error)
+        self.engine.cluster()
+
+    # The life of a replica.
+
+    async def run(self) -> None:
+        """Run until SIGTERM or SIGINT.
+
+        Raises:
+            LeaseLostError: The Lease was lost; the process must end.
+            OSError: A port is taken.
+        """
+        http_port = await self._http.start(self.options.bind, self.options.http_port)
+        logger.info("Serving /metrics, /healthz and /readyz on port %d", http_port)
+        await self._prefill()
+        tasks = [
+            asyncio.create_task(work, name=name)
+            for name, work in {
+                "events": self._recorder.run(),
+                "statuses": self._statuses.run(),
+                "state": self.state.run(),
+                "lease": self.elector.run(),
+                "webhook": self._webhooks.run(),
+                "sweep": self._sweep(),
+                "lead": self._lead(),
+                "lag": self._watch_lag(),
+                "kopf": self._run_kopf(),
+                "stop": self._stop.wait(),
+            }.items()
+        ]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+            await self._wind_down()
+        finally:
+            self.engine.abandon()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._http.stop()
+
+    async def _wind_down(self) -> None:
+        logger.info("Stopping")
+        await self.engine.settle(SETTLE_SECONDS)
+        await self._recorder.drain(SETTLE_SECONDS)
+        await self.elector.release()
+
+    async def _prefill(self) -> None:
+        """Know every guard before the first decision: a pod without a known guard would go free."""
+        scope = f"/namespaces/{self.options.namespace}" if self.options.namespace else ""
+        attempt = 0
+        while True:
+            try:
+                guards, _ = await self._client.list_pages(
+                    f"/apis/{API_VERSION}{scope}/{GUARD_PLURAL}"
+                )
+                profiles, _ = await self._client.list_pages(f"/apis/{API_VERSION}/{PROFILE_PLURAL}")
+                break
+            except ApiError as error:
+                attempt += 1
+                if attempt in {1, 20}:
+                    logger.warning("Guards cannot be listed yet (are the CRDs there?): %s", error)
+                await pause_before_retry(attempt, random.random())  # noqa: S311  # jitter
+        for body in guards:
+            self.guard_seen(body, deleted=False)
+        for body in profiles:
+            self.profile_seen(body, deleted=False)
+
+    async def _lead(self) -> None:
+        await self.elector.acquired.wait()
+        await self.state.wait_synced()
+        self._leading = True
+        logger.info("Controlling %d guards", len(self.book))
+        self._webhooks.take_control()
+        self.engine.activate()
+        await self.engine.tracker.scheduler.run()
+
+    async def _sweep(self) -> None:
+        """Stand by: when nobody controls, open the gates without a verdict."""
+        while True:
+            await asyncio.sleep(self.elector.times.renew_every)
+            if not self._leading and self.elector.abandoned and self.state.synced:
+                await self._sweeper.release_all()
+
+    async def _run_kopf(self) -> None:
+        ready = asyncio.Event()
+        namespaces = [self.options.namespace] if self.options.namespace else []
+        guard = asyncio.create_task(self._own_signals(ready))
+        settings = make_settings()
+        settings.scanning.disabled = bool(namespaces)
+        try:
+            await kopf.operator(
+                registry=make_registry(self, self._log_in),
+                settings=settings,
+                standalone=True,
+                clusterwide=not namespaces,
+                namespaces=namespaces,
+                ready_flag=ready,
+                # Its own choice needs a user name, and the user of a container mostly has none.
+                identity=self.elector.identity,  # type: ignore[arg-type]  # a NewType, and private
+            )
+        finally:
+            guard.cancel()
+
+    async def _log_in(self) -> kopf.ConnectionInfo:
+        return await connection_info(self._client.configuration)
+
+    async def _own_signals(self, ready: asyncio.Event) -> None:
+        """Take the signals back from kopf: at the end, our own order of things counts."""
+        await ready.wait()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+
+    async def _watch_lag(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + LAG_PERIOD
+            await asyncio.sleep(LAG_PERIOD)
+            self._beat = time.monotonic()
+            self.metrics.loop_lag.observe(max(0.0, loop.time() - due))
+
+    # What others ask.
+
+    def _count_write(self, verb: str, path: str, status: int) -> None:
+        code = f"{status // 100}xx" if status else "none"
+        self.metrics.api_writes.labels(verb, resource_of(path), code).inc()
+
+    def _unhealthy(self) -> str:
+        silent = time.monotonic() - self._beat
+        return f"event loop silent for {silent:.0f} s" if silent > UNHEALTHY_LAG_SECONDS else ""
+
+    def _unready(self) -> str:
+        if not self.state.synced:
+            return "the cluster's state is not complete yet"
+        return self._webhooks.problem
+
+    def _collect(self) -> None:
+        self._narrator.count_conditions()
+        self.metrics.leading.set(1 if self._leading else 0)
+        self.metrics.probes_delayed.set(self.engine.tracker.scheduler.stats.delayed)
+
+
+async def connection_info(configuration: Configuration) -> kopf.ConnectionInfo:
+    """The same server and credentials for kopf's own connections."""
+    header = await configuration.get_api_key_with_prefix("BearerToken") or ""
+    scheme, _, token = header.partition(" ")
+    return kopf.ConnectionInfo(
+        server=configuration.host,
+        ca_path=configuration.ssl_ca_cert,
+        insecure=not configuration.verify_ssl,
+        certificate_path=configuration.cert_file,
+        private_key_path=configuration.key_file,
+        scheme=scheme if token else None,
+        token=token or None,
+    )
+
+
+def server_minor(version: Mapping[str, Any]) -> int:
+    """The minor version from /version; providers append a plus sign."""
+    digits = "".join(c for c in str(version.get("minor") or "") if c.isdigit())
+    return int(digits or 0)

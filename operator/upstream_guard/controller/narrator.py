@@ -1,0 +1,235 @@
+"""Tells users what is so (status, conditions, gauges) and what happened (events)."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from upstream_guard.controller.gate_writer import Order
+from upstream_guard.controller.guards import GuardEntry
+from upstream_guard.controller.statuses import StatusWriter
+from upstream_guard.core.acceptance import Acceptance
+from upstream_guard.core.assessment import (
+    Situation,
+    assess,
+    assess_rejected,
+    recommendation,
+    short_hooks,
+)
+from upstream_guard.core.model import ObjectRef, Pod
+from upstream_guard.core.names import API_VERSION, GUARD_KIND
+from upstream_guard.core.reasons import REASONS, ConditionType, Reason
+from upstream_guard.core.status import EndpointCounts, EndpointState, GuardStatus
+from upstream_guard.kube.events import Event, EventRecorder, Subject
+from upstream_guard.metrics import Metrics
+from upstream_guard.resources.status import build_status, parse_conditions
+
+ACTIONS = {
+    Reason.ENDPOINT_ADMITTED: "Admit",
+    Reason.ADMITTED_UNSEEN: "Admit",
+    Reason.ENDPOINT_KEPT_OUT: "KeepOut",
+    Reason.ENDPOINT_EJECTED: "Eject",
+    Reason.ENDPOINT_RESTORED: "Restore",
+    Reason.EJECTION_FLOOR_REACHED: "Hold",
+    Reason.OPERATOR_BLIND: "Hold",
+    Reason.NODE_LOST: "Eject",
+    Reason.GUARD_RELEASED: "Release",
+    Reason.GUARD_ACCEPTED: "Accept",
+    Reason.GUARD_NOT_ACCEPTED: "Reject",
+    Reason.PODS_WITHOUT_GATE: "Observe",
+    Reason.DRAIN_RECOMMENDED: "Recommend",
+    Reason.PRE_STOP_TOO_SHORT: "Observe",
+    Reason.SLEEP_NOT_SUPPORTED: "Observe",
+}
+"""The `action` of each event: what was done."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What was said of a guard last, so that it is said once."""
+
+    floors: frozenset[str] = frozenset()
+    blind: bool = False
+    overdue: frozenset[str] = frozenset()
+    ungated: bool = False
+    recommended: str = ""
+    short: bool = False
+    sleepless: bool = False
+
+
+class Narrator:
+    """Turns evaluations into statuses, gauges and events."""
+
+    def __init__(
+        self,
+        recorder: EventRecorder,
+        statuses: StatusWriter,
+        metrics: Metrics,
+        clock: Callable[[], float],
+    ) -> None:
+        self._recorder = recorder
+        self._statuses = statuses
+        self._metrics = metrics
+        self._clock = clock
+        self._told: dict[ObjectRef, _Told] = {}
+        self._conditions: dict[ObjectRef, tuple[tuple[str, str], ...]] = {}
+
+    def decided(self, entry: GuardEntry, situation: Situation) -> None:
+        """A guard in force was evaluated."""
+        status = assess(situation)
+        self._publish(entry, status)
+        self._gauges(entry.ref, status, situation)
+        self._news(entry, situation)
+
+    def not_accepted(self, entry: GuardEntry, acceptance: Acceptance) -> None:
+        """A guard was evaluated that is not in force."""
+        status = assess_rejected(entry.ref, entry.generation, entry.guard, acceptance)
+        self._publish(entry, status)
+        self._told.pop(entry.ref, None)
+        self._forget_gauges(entry.ref)
+
+    def written(self, order: Order, entries: Iterable[GuardEntry]) -> None:
+        """A gate was written on a pod of these guards."""
+        decision, pod = order.decision, order.pod
+        reason = Reason.NODE_LOST if decision.force_not_ready else decision.reason
+        # Admissions are routine: one story a guard, counted, not one Event for each of 500 pods.
+        routine = reason is Reason.ENDPOINT_ADMITTED
+        related = None if routine else _pod_subject(pod)
+        for entry in entries:
+            labels = (entry.ref.namespace, entry.ref.name)
+            self._metrics.gate_changes.labels(*labels, reason.value).inc()
+            if not decision.gate and not decision.force_not_ready:
+                cause = decision.cause.value if decision.cause else "unknown"
+                self._metrics.ejections.labels(*labels, cause).inc()
+            note = f"{pod.ref.name} ({pod.ip}): {decision.message}"
+            self._tell(_guard_subject(entry), reason, note, related)
+
+    def forget(self, entry: GuardEntry) -> None:
+        """A guard is gone."""
+        ref = entry.ref
+        self._told.pop(ref, None)
+        self._conditions.pop(ref, None)
+        self._statuses.forget(ref)
+        for metric in (
+            self._metrics.probe_results,
+            self._metrics.gate_changes,
+            self._metrics.ejections,
+        ):
+            metric.remove_by_labels({"namespace": ref.namespace, "guard": ref.name})
+        self._forget_gauges(ref)
+
+    def _forget_gauges(self, ref: ObjectRef) -> None:
+        for state in (*_GAUGED, "listed", "ungated"):
+            self._forget_gauge(self._metrics.endpoints, ref, state)
+        self._forget_gauge(self._metrics.drain_pre_stop, ref)
+
+    def count_conditions(self) -> None:
+        """Bring the gauge of guards by condition up to date."""
+        self._metrics.guards.clear()
+        counts = Counter(pair for pairs in self._conditions.values() for pair in pairs)
+        for (kind, status), number in counts.items():
+            self._metrics.guards.labels(kind, status).set(number)
+
+    def _publish(self, entry: GuardEntry, status: GuardStatus) -> None:
+        old = self._statuses.current(entry.ref)
+        self._statuses.want(entry.ref, build_status(status, old, self._clock()))
+        self._conditions[entry.ref] = tuple(
+            (c.type.value, c.status.value) for c in status.conditions
+        )
+        before = next((c for c in parse_conditions(old) if c.type is ConditionType.ACCEPTED), None)
+        after = status.conditions[0]
+        if before is not None and (before.status, before.reason, before.message) == (
+            after.status,
+            after.reason,
+            after.message,
+        ):
+            return
+        accepted = after.reason is Reason.ACCEPTED
+        reason = Reason.GUARD_ACCEPTED if accepted else Reason.GUARD_NOT_ACCEPTED
+        self._tell(_guard_subject(entry), reason, f"{after.reason.value}: {after.message}")
+
+    def _gauges(self, ref: ObjectRef, status: GuardStatus, situation: Situation) -> None:
+        states = Counter(_gauge_state(e.state) for e in status.endpoints)
+        counts: EndpointCounts = status.counts
+        gauge = self._metrics.endpoints
+        for state in _GAUGED:
+            gauge.labels(ref.namespace, ref.name, state).set(states[state])
+        gauge.labels(ref.namespace, ref.name, "listed").set(counts.listed)
+        gauge.labels(ref.namespace, ref.name, "ungated").set(counts.ungated)
+        self._metrics.drain_pre_stop.labels(ref.namespace, ref.name).set(situation.advice.pre_stop)
+
+    def _forget_gauge(self, gauge: object, ref: ObjectRef, *labels: str) -> None:
+        try:
+            gauge.remove(ref.namespace, ref.name, *labels)  # type: ignore[attr-defined]  # a Gauge
+        except KeyError:
+            return
+
+    def _news(self, entry: GuardEntry, situation: Situation) -> None:
+        told = self._told.get(entry.ref, _Told())
+        outcome = situation.outcome
+        overdue = frozenset(a.uid for a in outcome.absences if a.overdue and _kept_out(a.reason))
+        now = _Told(
+            frozenset(outcome.floors_reached),
+            outcome.blind,
+            overdue,
+            bool(situation.ungated),
+            recommendation(situation),
+            bool(situation.short),
+            situation.sleepless,
+        )
+        self._told[entry.ref] = now
+        guard = _guard_subject(entry)
+        for floor in sorted(now.floors - told.floors):
+            note = f"failing endpoints stay listed: {floor} is at its minHealthyPercent"
+            self._tell(guard, Reason.EJECTION_FLOOR_REACHED, note)
+        if now.blind and not told.blind:
+            self._tell(guard, Reason.OPERATOR_BLIND, REASONS[Reason.OPERATOR_BLIND].note)
+        pods = {p.uid: p for p in situation.pods}
+        for absence in outcome.absences:
+            if absence.uid in overdue - told.overdue and absence.uid in pods:
+                pod = pods[absence.uid]
+                self._tell(
+                    guard, absence.reason, f"{pod.ref.name}: {absence.message}", _pod_subject(pod)
+                )
+        if now.ungated and not told.ungated:
+            note = f"{len(situation.ungated)} pods are only observed; to replace them: {situation.adopt}"
+            self._tell(guard, Reason.PODS_WITHOUT_GATE, note)
+        if now.short and not told.short:
+            self._tell(guard, Reason.PRE_STOP_TOO_SHORT, short_hooks(situation))
+        if now.sleepless and not told.sleepless:
+            note = f"{REASONS[Reason.SLEEP_NOT_SUPPORTED].note} {situation.advice.reason}"
+            self._tell(guard, Reason.SLEEP_NOT_SUPPORTED, note)
+        if now.recommended and now.recommended != told.recommended:
+            note = (
+                f"{situation.advice.reason}; kubectl -n {entry.ref.namespace} patch "
+                f"{situation.workload or '<workload>'} --type strategic -p '{now.recommended}'"
+            )
+            self._tell(guard, Reason.DRAIN_RECOMMENDED, note)
+
+    def _tell(
+        self, regarding: Subject, reason: Reason, note: str, related: Subject | None = None
+    ) -> None:
+        kind = REASONS[reason].type.value
+        action = ACTIONS.get(reason, "Decide")
+        self._recorder.tell(Event(regarding, kind, reason.value, action, note, related))
+
+
+_GAUGED = ("serving", "failing", "ejected", "draining", "pending", "unknown")
+
+
+def _gauge_state(state: EndpointState) -> str:
+    if state is EndpointState.KEPT_OUT:
+        return "ejected"
+    return state.value.lower()
+
+
+def _kept_out(reason: Reason) -> bool:
+    return reason is Reason.ENDPOINT_KEPT_OUT
+
+
+def _guard_subject(entry: GuardEntry) -> Subject:
+    ref = entry.ref
+    return Subject(API_VERSION, GUARD_KIND, ref.namespace, ref.name, entry.uid)
+
+
+def _pod_subject(pod: Pod) -> Subject:
+    return Subject("v1", "Pod", pod.ref.namespace, pod.ref.name, pod.uid)

@@ -1,0 +1,288 @@
+"""The values that decisions are made from. All frozen; times are Unix seconds, durations seconds."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from upstream_guard.core.causes import Cause
+
+
+class ProbeProtocol(StrEnum):
+    """How an endpoint is asked whether it serves."""
+
+    HTTP = "HTTP"
+    HTTPS = "HTTPS"
+    TCP = "TCP"
+    GRPC = "GRPC"
+
+
+class ListMode(StrEnum):
+    """What the operator may do to the upstream list."""
+
+    ENFORCE = "Enforce"
+    OBSERVE = "Observe"
+
+
+class DrainMode(StrEnum):
+    """What the operator may do to preStop and grace period."""
+
+    ENFORCE = "Enforce"
+    RECOMMEND = "Recommend"
+    OFF = "Off"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ObjectRef:
+    """A namespaced object's name; `str()` gives the `namespace/name` form that kubectl users know."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeOverrides:
+    """`spec.probe` as the user wrote it: None means "from the pods' readinessProbe, else inferred"."""
+
+    protocol: ProbeProtocol | None = None
+    port: int | str | None = None
+    path: str | None = None
+    host: str | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    service: str | None = None
+    """gRPC health service name."""
+    interval: float = 0.5
+    timeout: float = 0.5
+    failure_threshold: int = 2
+    success_threshold: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeSpec:
+    """How one endpoint is probed, all questions settled."""
+
+    protocol: ProbeProtocol
+    port: int
+    path: str = "/"
+    host: str = ""
+    """Host header and SNI; empty means the endpoint's own address."""
+    headers: tuple[tuple[str, str], ...] = ()
+    service: str = ""
+    interval: float = 0.5
+    timeout: float = 0.5
+    failure_threshold: int = 2
+    success_threshold: int = 2
+    status_min: int = 200
+    status_max: int = 399
+    """Statuses in [status_min, status_max] are a success, as the kubelet's 200-399 are."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamListPolicy:
+    """`spec.upstreamList`."""
+
+    mode: ListMode = ListMode.ENFORCE
+    min_healthy_percent: int = 50
+    admit_timeout: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class DrainPolicy:
+    """`spec.drain`. None stands for `Auto`; numbers are seconds."""
+
+    mode: DrainMode = DrainMode.ENFORCE
+    pre_stop: float | None = None
+    grace_period: float | None = None
+    max_pre_stop: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionPolicy:
+    """`spec.detection`."""
+
+    min_requests: int = 1
+    error_statuses: tuple[int, ...] = (502, 503, 504)
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """One UpstreamGuard, parsed and defaulted."""
+
+    ref: ObjectRef
+    uid: str
+    generation: int
+    created: float
+    service: str
+    section: str | None = None
+    """Service port, by name or number as text; None means every port (the first is probed)."""
+    probe: ProbeOverrides = field(default_factory=ProbeOverrides)
+    upstream_list: UpstreamListPolicy = field(default_factory=UpstreamListPolicy)
+    drain: DrainPolicy = field(default_factory=DrainPolicy)
+    detection: DetectionPolicy = field(default_factory=DetectionPolicy)
+
+    @property
+    def service_ref(self) -> ObjectRef:
+        """The guarded Service."""
+        return ObjectRef(self.ref.namespace, self.service)
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerPort:
+    """One `ports` entry of a regular container."""
+
+    name: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """A container's readinessProbe, as far as a probe from outside can copy it."""
+
+    protocol: ProbeProtocol
+    port: int | str
+    path: str = "/"
+    host: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+    service: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerReadiness:
+    """What one regular container declares: its ports, and how the kubelet asks whether it is ready."""
+
+    ports: tuple[ContainerPort, ...]
+    readiness: Readiness | None
+    """None where there is no readinessProbe, or one that cannot be copied."""
+    name: str = ""
+    has_exec: bool = False
+    """The readinessProbe is a command, which cannot be copied."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """What decisions need of a pod."""
+
+    ref: ObjectRef
+    uid: str
+    ip: str
+    node: str
+    labels: Mapping[str, str]
+    created: float
+    template: str
+    """What pods of one template share: owner UID and pod-template-hash (or controller revision)."""
+    owner: tuple[str, str] | None
+    """(kind, name) of the controlling owner."""
+    ports: tuple[ContainerPort, ...]
+    readiness: Readiness | None
+    has_exec_readiness: bool
+    gated: bool
+    """Declares our readiness gate."""
+    gate: bool | None
+    """Our condition's status; None where it was never written."""
+    gate_reason: str = field(default="", kw_only=True)
+    """Our condition's reason: why the gate is as it is."""
+    ready: bool
+    containers_ready: bool
+    containers_ready_since: float
+    ready_since: float
+    """Last transition of the Ready condition."""
+    terminating: bool
+    finished: bool = False
+    """Succeeded or Failed (evicted, say): it will never serve again."""
+    grace_period: float = 30.0
+    pre_stop: str = ""
+    """Description of the preStop hooks found, e.g. `sleep 2s`; empty where there is none."""
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    containers: tuple[ContainerReadiness, ...] = ()
+    """The regular containers, so that a sidecar's probe is not taken for the app's."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePort:
+    """One port of a Service."""
+
+    name: str
+    number: int
+    target: int | str
+    protocol: str = "TCP"
+    app_protocol: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What decisions need of a Service."""
+
+    ref: ObjectRef
+    uid: str
+    selector: Mapping[str, str]
+    type: str
+    cluster_ip: str
+    ports: tuple[ServicePort, ...]
+    publish_not_ready: bool = False
+    internal_local: bool = False
+    external_local: bool = False
+    zonal: bool = False
+    """trafficDistribution or topology hints route by zone."""
+
+
+@dataclass(frozen=True, slots=True)
+class SliceEndpoint:
+    """One endpoint of an EndpointSlice. `ready` None counts as True, as the API documents."""
+
+    addresses: tuple[str, ...]
+    ready: bool
+    serving: bool
+    terminating: bool
+    pod_uid: str = ""
+    node: str = ""
+    zone: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSlice:
+    """One EndpointSlice of one Service."""
+
+    ref: ObjectRef
+    service: str
+    address_type: str
+    ports: tuple[tuple[str, int], ...]
+    endpoints: tuple[SliceEndpoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """An Ingress or HTTPRoute that leads to a Service."""
+
+    kind: str
+    ref: ObjectRef
+    services: frozenset[ObjectRef]
+    hosts: tuple[str, ...]
+    gateway_class: str
+    """Ingress class, or the parent Gateways as `namespace/name`, comma-separated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What decisions need of a Node."""
+
+    name: str
+    zone: str
+    ready: bool
+    unschedulable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """One probe's outcome."""
+
+    at: float
+    """When it ended, on the clock the caller uses."""
+    ok: bool
+    cause: Cause | None = None
+    latency: float = 0.0
+    detail: str = ""
+    """For people: at most 200 characters, e.g. `connection refused` or `HTTP 503`."""
+    status: int = 0
+    """HTTP status, 0 where there was none."""

@@ -1,0 +1,38 @@
+"""Names that other programs see: written into clusters, so each is a promise. Constants only."""
+
+from typing import Final
+
+GROUP: Final = "upstreamguard.io"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+
+GUARD_KIND: Final = "UpstreamGuard"
+GUARD_PLURAL: Final = "upstreamguards"
+PROFILE_KIND: Final = "GatewayProfile"
+PROFILE_PLURAL: Final = "gatewayprofiles"
+
+GATE: Final = "upstreamguard.io/serving"
+"""The readiness gate, and the type of the pod condition that opens it."""
+ANNOTATION_INJECTED: Final = "upstreamguard.io/injected"
+"""JSON on a pod: what the webhook added to it, and why."""
+
+FIELD_MANAGER: Final = "upstream-guard"
+COMPONENT: Final = "upstream-guard"
+"""The reporting component of events."""
+LEASE: Final = "upstream-guard"
+"""Name of the controller's Lease, in the operator's namespace."""
+OPERATOR_NAMESPACE: Final = "upstream-guard-system"
+"""Where `deploy/` installs the operator."""
+SERVICE_ACCOUNT: Final = "upstream-guard"
+
+WEBHOOK_CONFIGURATION: Final = "upstream-guard"
+"""Name of both the mutating and the validating webhook configuration."""
+WEBHOOK_SERVICE: Final = "upstream-guard-webhook"
+WEBHOOK_SECRET: Final = "upstream-guard-webhook-cert"  # noqa: S105 (a Secret's name, not its content)
+
+PART_OF_LABEL: Final = "app.kubernetes.io/part-of"
+PART_OF: Final = "upstream-guard"
+"""Value of the part-of label on every object that the operator's installation owns."""
+
+SERVICE_NAME_LABEL: Final = "kubernetes.io/service-name"
+"""On an EndpointSlice: the Service that it belongs to."""

@@ -1,0 +1,157 @@
+"""What a guard's status says, as values; `resources.status` turns them into the API's dict.
+
+Nothing here changes while the cluster does not: no clock, no counters that only grow, no latencies of
+single probes. So a steady cluster gets no status writes.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Final
+
+from upstream_guard.core.causes import Cause
+from upstream_guard.core.model import DrainMode
+from upstream_guard.core.reasons import ConditionType, Reason
+from upstream_guard.core.tuning import DrainAdvice, GatewayFacts
+
+MAX_LISTED_ENDPOINTS: Final = 50
+"""Endpoints that the status names; it counts all of them."""
+
+
+class ConditionStatus(StrEnum):
+    """Kubernetes' three truth values."""
+
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One condition. `last_transition` is when its status last changed, Unix seconds."""
+
+    type: ConditionType
+    status: ConditionStatus
+    reason: Reason
+    message: str
+    observed_generation: int = 0
+    last_transition: float = 0.0
+
+
+class EndpointState(StrEnum):
+    """What an endpoint is to the guard, those that need attention first."""
+
+    FAILING = "Failing"
+    """It does not serve, and is listed all the same."""
+    EJECTED = "Ejected"
+    KEPT_OUT = "KeptOut"
+    DRAINING = "Draining"
+    PENDING = "Pending"
+    """New, and not yet seen to serve."""
+    UNKNOWN = "Unknown"
+    """Not yet judged."""
+    SERVING = "Serving"
+
+
+_OUT: Final = frozenset({EndpointState.EJECTED, EndpointState.KEPT_OUT})
+_RANK: Final = {state: rank for rank, state in enumerate(EndpointState)}
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointStatus:
+    """One endpoint, as the status tells it."""
+
+    pod: str
+    address: str
+    """`10.0.0.7:8080`; the port alone is left out where it is not known."""
+    state: EndpointState
+    listed: bool
+    gated: bool
+    node: str = ""
+    cause: Cause | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointCounts:
+    """How many endpoints are in which state. One endpoint may count in several."""
+
+    total: int = 0
+    serving: int = 0
+    listed: int = 0
+    ejected: int = 0
+    draining: int = 0
+    ungated: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DrainStatus:
+    """The drain settings in force.
+
+    Attributes:
+        mode: `spec.drain.mode`.
+        advice: The settings.
+        own_grace: The pods' own grace period where all have the same, seconds.
+        patch: With `Recommend`, the patch for the workload as JSON; else empty.
+    """
+
+    mode: DrainMode
+    advice: DrainAdvice
+    own_grace: int | None = None
+    patch: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GuardStatus:
+    """Everything that the status of one guard says."""
+
+    observed_generation: int
+    service: str
+    """Name of the Service, with `:port` where the guard names one."""
+    conditions: tuple[Condition, ...]
+    endpoints: tuple[EndpointStatus, ...] = ()
+    gateways: tuple[GatewayFacts, ...] = ()
+    drain: DrainStatus | None = None
+
+    @property
+    def counts(self) -> EndpointCounts:
+        """The endpoints, counted."""
+        return count_endpoints(self.endpoints)
+
+
+def count_endpoints(endpoints: Iterable[EndpointStatus]) -> EndpointCounts:
+    """How many endpoints are in which state; a draining one is not part of the total."""
+    found = tuple(endpoints)
+    staying = tuple(e for e in found if e.state is not EndpointState.DRAINING)
+    return EndpointCounts(
+        total=len(staying),
+        serving=sum(e.state is EndpointState.SERVING for e in staying),
+        listed=sum(e.listed for e in staying),
+        ejected=sum(e.state in _OUT for e in staying),
+        draining=len(found) - len(staying),
+        ungated=sum(not e.gated for e in staying),
+    )
+
+
+def worst_first(endpoints: Iterable[EndpointStatus]) -> tuple[EndpointStatus, ...]:
+    """The endpoints in a stable order, those that need attention first."""
+    return tuple(sorted(endpoints, key=lambda e: (_RANK[e.state], e.pod, e.address)))
+
+
+def merge_conditions(
+    old: Iterable[Condition], new: Iterable[Condition], now: float
+) -> tuple[Condition, ...]:
+    """The new conditions, with the time of the last transition kept where the status is unchanged.
+
+    Args:
+        old: As the API has them.
+        new: As they should be; those of a type that is not among them are dropped.
+        now: Unix seconds.
+    """
+    before = {condition.type: condition for condition in old}
+    return tuple(_keep_time(before.get(condition.type), condition, now) for condition in new)
+
+
+def _keep_time(old: Condition | None, new: Condition, now: float) -> Condition:
+    unchanged = old is not None and old.status is new.status and old.last_transition > 0
+    return replace(new, last_transition=old.last_transition if old and unchanged else now)

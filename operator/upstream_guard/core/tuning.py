@@ -1,0 +1,274 @@
+"""How long a pod that must stop keeps serving, from what is known of the gateways in front of it."""
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from upstream_guard.core.model import DrainPolicy, ObjectRef
+
+MEASURED_MARGIN: Final = 0.5
+"""Seconds added to a latency that was measured on a running gateway.
+
+Real pods got requests up to 0.04 s longer than the paired canary had said (1.19 s against 1.15 s), and
+their deletion reaches the EndpointSlice 0.04-0.15 s after the API call, which the canary does not see.
+"""
+
+UNMEASURED_MARGIN: Final = 1.5
+"""Seconds added to a delay read from a product's code or documentation.
+
+Such a delay leaves out the time to compute, send and load the configuration. kube-proxy, whose code
+promises 1 s, took up to 1.19 s.
+"""
+
+KUBE_PROXY_DETACH: Final = 1.19
+"""Seconds from the delete call to the last request through a ClusterIP (measured, Kubernetes 1.35).
+
+kube-proxy waits `minSyncPeriod` (1 s) after each sync, and a rollout always syncs just before.
+"""
+
+KUBE_PROXY_ATTACH: Final = 1.1
+"""Seconds until a ClusterIP uses a new endpoint: `minSyncPeriod` and the measured 0.106 s."""
+
+MIN_APP_DRAIN: Final = 1
+"""Least seconds that the app keeps between its SIGTERM and its SIGKILL."""
+
+
+class Evidence(StrEnum):
+    """What a number rests on, strongest first."""
+
+    MEASURED = "measured"
+    """On this gateway in this cluster, by the propagation canary."""
+    PROFILE = "profile"
+    """An admin's GatewayProfile."""
+    BUILTIN = "builtin"
+    """Measured on, or read from the code of, this product."""
+    ASSUMED = "assumed"
+    """Published reports or an analogy; neither measured nor read."""
+    SPEC = "spec"
+    """The guard's own spec."""
+
+
+class GatewayKind(StrEnum):
+    """What names a gateway."""
+
+    INGRESS_CLASS = "IngressClass"
+    GATEWAY = "Gateway"
+    PROFILE = "GatewayProfile"
+    CLUSTER_IP = "ClusterIP"
+    """No gateway was found: whatever is in front goes through the Service's ClusterIP."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayFacts:
+    """One gateway in front of a Service, and how fast it follows the Service's endpoints.
+
+    Attributes:
+        name: The IngressClass, the Gateway as `namespace/name`, or the GatewayProfile.
+        controller: The kind of gateway, e.g. `contour`, as in the built-in profiles.
+        detach_seconds: From the API write to the last request sent to the endpoint, 99th percentile.
+        attach_seconds: From the API write to the first request sent to the endpoint.
+        via_cluster_ip: Whether kube-proxy picks the pod, rather than the gateway itself.
+        evidence: What the two latencies rest on.
+        source: Where they come from, with their doubts, for people.
+        bad_statuses: Statuses by which this gateway says that its upstream failed.
+        kind: What `name` names.
+        margin_seconds: What is added to `detach_seconds` when a preStop is sized.
+    """
+
+    name: str
+    controller: str
+    detach_seconds: float
+    attach_seconds: float
+    via_cluster_ip: bool
+    evidence: Evidence
+    source: str
+    bad_statuses: tuple[int, ...] = (502, 503, 504)
+    kind: GatewayKind = GatewayKind.INGRESS_CLASS
+    margin_seconds: float = UNMEASURED_MARGIN
+
+    @property
+    def needed_seconds(self) -> float:
+        """How long a stopping pod must keep serving for this gateway, margin included."""
+        return self.detach_seconds + self.margin_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayProfile:
+    """One GatewayProfile, parsed: what an admin says about gateways. None means "not said".
+
+    Attributes:
+        name: The profile's own name.
+        ingress_classes: IngressClasses that it speaks of.
+        gateways: Gateways that it speaks of, as `namespace/name`.
+        services: Services that lie behind it though no route says so.
+        controller: The built-in profile to start from, or a name of the admin's own.
+        via_cluster_ip: Whether kube-proxy picks the pod.
+        detach_seconds: As in `GatewayFacts`.
+        attach_seconds: As in `GatewayFacts`.
+        bad_statuses: As in `GatewayFacts`.
+        address: URL where the operator reaches the gateway; empty where not said.
+        metrics_url: URL of its metrics; empty where not said.
+        connect_timeout: Seconds.
+        read_timeout: Seconds.
+        keepalive_idle: Seconds that it keeps an idle connection; 0 where it keeps none.
+        retries: How often it tries again.
+    """
+
+    name: str
+    ingress_classes: frozenset[str] = frozenset()
+    gateways: frozenset[str] = frozenset()
+    services: frozenset[ObjectRef] = frozenset()
+    controller: str | None = None
+    via_cluster_ip: bool | None = None
+    detach_seconds: float | None = None
+    attach_seconds: float | None = None
+    bad_statuses: tuple[int, ...] | None = None
+    address: str = ""
+    metrics_url: str = ""
+    connect_timeout: float | None = None
+    read_timeout: float | None = None
+    keepalive_idle: float | None = None
+    retries: int | None = None
+
+
+CLUSTER_IP: Final = GatewayFacts(
+    name="ClusterIP",
+    controller="cluster-ip",
+    detach_seconds=KUBE_PROXY_DETACH,
+    attach_seconds=KUBE_PROXY_ATTACH,
+    via_cluster_ip=True,
+    evidence=Evidence.BUILTIN,
+    source="kube-proxy, measured on Kubernetes 1.35: real pods got requests up to 1.19 s after the delete",
+    kind=GatewayKind.CLUSTER_IP,
+    margin_seconds=MEASURED_MARGIN,
+)
+"""The way through kube-proxy: for a gateway that sends to the ClusterIP, and where none was found."""
+
+
+@dataclass(frozen=True, slots=True)
+class DrainAdvice:
+    """The drain settings for the pods of one guard.
+
+    Attributes:
+        pre_stop: Whole seconds of the preStop sleep; 0 means that no hook is needed.
+        grace_period: Whole seconds that `spec.drain.gracePeriod` asks for; None is `Auto`.
+        reason: One sentence with the numbers.
+        evidence: What `pre_stop` rests on.
+        shortfall: Seconds by which `pre_stop` is shorter than the slowest gateway needs, because
+            of `maxPreStop` or of the guard's own number.
+    """
+
+    pre_stop: int
+    grace_period: int | None
+    reason: str
+    evidence: Evidence
+    shortfall: float = 0.0
+
+    def grace_for(self, own: int) -> int:
+        """The grace period for a pod, whole seconds.
+
+        Args:
+            own: The pod's own `terminationGracePeriodSeconds`; it is never lowered.
+        """
+        if self.grace_period is None:
+            return own + self.pre_stop
+        return max(own, self.grace_period, self.pre_stop + MIN_APP_DRAIN)
+
+
+def advise_drain(
+    policy: DrainPolicy, gateways: Iterable[GatewayFacts], *, cluster_ip_clients: bool = False
+) -> DrainAdvice:
+    """Settle preStop and grace period for the pods of a guard.
+
+    Args:
+        policy: `spec.drain`.
+        gateways: The gateways in front of the Service; none stands for "through its ClusterIP".
+        cluster_ip_clients: Whether clients inside the cluster are known to use the ClusterIP beside
+            the gateways, so that kube-proxy must have forgotten the pod as well.
+    """
+    found = tuple(gateways)
+    candidates = [_through_kube_proxy(gateway) for gateway in found]
+    if cluster_ip_clients or not found:
+        candidates.append(CLUSTER_IP)
+    slowest = max(candidates, key=lambda g: (g.needed_seconds, g.name))
+    grace = None if policy.grace_period is None else math.ceil(policy.grace_period)
+    if policy.pre_stop is not None:
+        return _explicit(math.ceil(policy.pre_stop), grace, slowest)
+    return _auto(policy, grace, slowest, found)
+
+
+def recommended_patch(advice: DrainAdvice, containers: Iterable[str], own_grace: int = 30) -> str:
+    """The strategic merge patch that gives a workload these settings, as JSON for `kubectl patch`.
+
+    Args:
+        advice: The settings.
+        containers: Names of the regular containers without a preStop hook of their own; all of
+            them are stopped at once, so each needs one.
+        own_grace: The workload's own grace period, seconds.
+    """
+    hook = {"preStop": {"sleep": {"seconds": advice.pre_stop}}}
+    pod_spec: dict[str, object] = {"terminationGracePeriodSeconds": advice.grace_for(own_grace)}
+    if advice.pre_stop:
+        pod_spec["containers"] = [{"name": name, "lifecycle": hook} for name in containers]
+    return json.dumps({"spec": {"template": {"spec": pod_spec}}}, separators=(",", ":"))
+
+
+def _through_kube_proxy(gateway: GatewayFacts) -> GatewayFacts:
+    """A gateway that sends to the ClusterIP is never faster than kube-proxy, unless measured so."""
+    if not gateway.via_cluster_ip or gateway.evidence in {Evidence.MEASURED, Evidence.PROFILE}:
+        return gateway
+    return max(gateway, CLUSTER_IP, key=lambda g: g.needed_seconds)
+
+
+def _explicit(pre_stop: int, grace: int | None, slowest: GatewayFacts) -> DrainAdvice:
+    shortfall = max(0.0, slowest.needed_seconds - pre_stop)
+    reason = f"preStop {pre_stop} s is set in spec.drain.preStop"
+    if shortfall:
+        reason += (
+            f"; {slowest.controller} may use a pod for {_number(slowest.detach_seconds)} s after its "
+            f"deletion and wants {math.ceil(slowest.needed_seconds)} s with a margin: raise it, or "
+            "set Auto"
+        )
+    return DrainAdvice(pre_stop, grace, reason, Evidence.SPEC, shortfall)
+
+
+def _auto(
+    policy: DrainPolicy,
+    grace: int | None,
+    slowest: GatewayFacts,
+    found: tuple[GatewayFacts, ...],
+) -> DrainAdvice:
+    needed = math.ceil(slowest.needed_seconds)
+    limit = math.floor(policy.max_pre_stop)
+    pre_stop = min(needed, limit)
+    reason = (
+        f"preStop {pre_stop} s: {_who(slowest, found)} may use a pod for "
+        f"{_number(slowest.detach_seconds)} s after its deletion, and "
+        f"{_number(slowest.margin_seconds)} s of margin ({slowest.evidence}: {slowest.source})"
+    )
+    if needed > limit:
+        reason += (
+            f"; {needed} s would be needed but maxPreStop is {limit} s, so requests may fail in the "
+            f"last {needed - limit} s: raise spec.drain.maxPreStop"
+        )
+    return DrainAdvice(
+        pre_stop, grace, reason, slowest.evidence, max(0.0, slowest.needed_seconds - pre_stop)
+    )
+
+
+def _who(slowest: GatewayFacts, found: tuple[GatewayFacts, ...]) -> str:
+    if not found:
+        return "no gateway was found, so kube-proxy is assumed to be in front; it"
+    if slowest is CLUSTER_IP:
+        return "kube-proxy, which picks the pods behind the ClusterIP,"
+    others = len(found) - 1
+    rank = f", the slowest of {len(found)} gateways," if others else ""
+    return f"{slowest.controller} ({slowest.name}){rank}"
+
+
+def _number(seconds: float) -> str:
+    """At most two decimals, without trailing zeros: 1.19, 2, 0.03."""
+    return f"{seconds:.2f}".rstrip("0").rstrip(".")

@@ -1,0 +1,19 @@
+"""Google Cloud load balancers with container-native load balancing (NEG)."""
+
+from upstream_guard.core.tuning import Evidence
+from upstream_guard.gateways.profile import Profile
+
+PROFILE = Profile(
+    controller="gce",
+    detach_seconds=70.0,
+    attach_seconds=60.0,
+    evidence=Evidence.ASSUMED,
+    source=(
+        "as for AWS, where users reported 40-70 s; for GKE one reported failures even with 180 s of "
+        "mitigations (ingress-gce#769); not measured"
+    ),
+    bad_statuses=(502, 503, 504),
+    ingress_controllers=("k8s.io/ingress-gce*", "ingress.gke.io/*"),
+    ingress_classes=("gce", "gce-internal"),
+    gateway_controllers=("networking.gke.io/*",),
+)

@@ -1,0 +1,1 @@
+"""A real cluster on this machine, with gateways, sample upstreams and load."""

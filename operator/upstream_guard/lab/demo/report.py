@@ -1,0 +1,233 @@
+"""From runs to what people and programs read: the table, the verdict, the JSON. Pure.
+
+The JSON's keys are a contract: more may be added, none changes its meaning.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, Final
+
+from rich.table import Table
+from rich.text import Text
+
+from upstream_guard.core.model import ProbeOverrides
+from upstream_guard.lab.demo.tally import Tally, is_failure
+from upstream_guard.lab.demo.variants import Variant
+
+LOSSLESS: Final = frozenset({"rollout", "scale-in", "drain", "slow-start"})
+"""Planned changes: a guarded service loses no request to them."""
+
+_PROBE = ProbeOverrides()
+DETECTION_SECONDS: Final = _PROBE.interval * _PROBE.failure_threshold + _PROBE.timeout + 0.3
+"""From the first failed request to the last, where one endpoint goes bad: the promise, with 0.3 s
+for the way from verdict to gateway."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One change under load, through one gateway, in one variant."""
+
+    gateway: str
+    scenario: str
+    variant: Variant
+    repeat: int
+    """Counts from 1."""
+    tally: Tally
+    load_started: float
+    """Unix seconds; requests count from here on."""
+    change_started: float
+    change_ended: float
+    failures: tuple[float, ...]
+    """Send times of the failed requests, Unix seconds, ascending."""
+    listed: tuple[tuple[float, int], ...]
+    """(Unix time, endpoints listed as ready) at the start of the run and after each change."""
+
+    @property
+    def min_listed(self) -> int:
+        """The fewest endpoints that were listed as ready at any moment of the run."""
+        return min((count for _, count in self.listed), default=0)
+
+    @property
+    def change_seconds(self) -> float:
+        """How long the change took."""
+        return self.change_ended - self.change_started
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One promise, held or not, in one gateway and scenario."""
+
+    held: bool
+    text: str
+
+
+def as_json(runs: Iterable[Run]) -> dict[str, Any]:
+    """The document that `--json` writes."""
+    return {"runs": [_run_json(run) for run in runs]}
+
+
+def _run_json(run: Run) -> dict[str, Any]:
+    start = run.change_started
+    return {
+        "gateway": run.gateway,
+        "scenario": run.scenario,
+        "variant": run.variant.value,
+        "repeat": run.repeat,
+        "requests": run.tally.requests,
+        "failed": run.tally.failed,
+        "statuses": run.tally.statuses,
+        "window_seconds": round(run.tally.window_seconds, 3),
+        "change_seconds": round(run.change_seconds, 3),
+        "windows": [
+            {
+                "start": round(window.start - start, 3),
+                "end": round(window.end - start, 3),
+                "failed": window.failed,
+            }
+            for window in run.tally.windows
+        ],
+        "failed_span_seconds": round(run.tally.span_seconds, 3),
+        "failed_before_change": sum(sent < start for sent in run.failures),
+        "min_listed": run.min_listed,
+        "listed": [[round(at - start, 3), count] for at, count in run.listed],
+        "lateness_p99_ms": round(run.tally.late_p99 * 1000, 2),
+        "slowest_success_seconds": round(run.tally.slowest, 3),
+    }
+
+
+def table(runs: Sequence[Run]) -> Table:
+    """One row per gateway, scenario and variant; repeats as min-max."""
+    result = Table(
+        title="Failed requests, with and without the guard (window and change in seconds)",
+        title_justify="left",
+        box=None,
+        padding=(0, 2, 0, 0),
+    )
+    for name in ("gateway", "scenario", "variant"):
+        result.add_column(name, no_wrap=True)
+    for name in ("requests", "failed", "window", "change"):
+        result.add_column(name, justify="right", no_wrap=True)
+    result.add_column("failed with", min_width=12)
+    cells = group(runs)
+    last = None
+    for (gateway, scenario, variant), cell in cells.items():
+        if last not in {None, (gateway, scenario)}:
+            result.add_row()
+        first = last != (gateway, scenario)
+        last = (gateway, scenario)
+        result.add_row(
+            gateway if first else "",
+            scenario if first else "",
+            variant.value,
+            _span([run.tally.requests for run in cell], "d"),
+            _failed_text(cell),
+            _span([run.tally.window_seconds for run in cell], ".2f"),
+            _span([run.change_seconds for run in cell], ".1f"),
+            _failures(cell),
+        )
+    return result
+
+
+def group(runs: Iterable[Run]) -> dict[tuple[str, str, Variant], list[Run]]:
+    """Runs by (gateway, scenario, variant), sorted so that variants stand beside each other."""
+    cells: dict[tuple[str, str, Variant], list[Run]] = {}
+    for run in runs:
+        cells.setdefault((run.gateway, run.scenario, run.variant), []).append(run)
+    gateways = list(dict.fromkeys(key[0] for key in cells))
+    scenarios = list(dict.fromkeys(key[1] for key in cells))
+    variants = list(Variant)
+    return dict(
+        sorted(
+            cells.items(),
+            key=lambda item: (
+                gateways.index(item[0][0]),
+                scenarios.index(item[0][1]),
+                variants.index(item[0][2]),
+            ),
+        )
+    )
+
+
+def _span(values: Sequence[float], spec: str) -> str:
+    low, high = format(min(values), spec), format(max(values), spec)
+    return low if low == high else f"{low}–{high}"
+
+
+def _failed_text(cell: Sequence[Run]) -> Text:
+    failed = [run.tally.failed for run in cell]
+    return Text(_span(failed, "d"), style="bold red" if max(failed) else "bold green")
+
+
+def _failures(cell: Sequence[Run]) -> str:
+    total: Counter[str] = Counter()
+    for run in cell:
+        total.update({name: n for name, n in run.tally.statuses.items() if is_failure(name)})
+    return ", ".join(f"{count} × {name}" for name, count in total.most_common())
+
+
+def checks(runs: Iterable[Run]) -> list[Check]:
+    """What the guard promises, checked on every gateway and scenario that has guarded runs."""
+    cells = group(runs)
+    results = []
+    for (gateway, scenario, variant), guarded in cells.items():
+        if variant is Variant.GUARDED:
+            others = {
+                other: cells.get((gateway, scenario, other), [])
+                for other in (Variant.PLAIN, Variant.TUNED)
+            }
+            check = _CHECKS.get(scenario, _check_lossless)(guarded, others)
+            results.append(Check(check.held, f"{gateway} {scenario}: {check.text}"))
+    return results
+
+
+Others = dict[Variant, list[Run]]
+
+
+def _check_lossless(guarded: list[Run], others: Others) -> Check:
+    failed = max(run.tally.failed for run in guarded)
+    beside = _beside(others, lambda run: f"{run.tally.failed}")
+    return Check(failed == 0, f"{failed or 'no'} request{'s'[: failed != 1]} failed{beside}")
+
+
+def _check_crash(guarded: list[Run], others: Others) -> Check:
+    mine = median(run.tally.window_seconds for run in guarded)
+    plain, tuned = (
+        median(run.tally.window_seconds for run in others[variant]) if others[variant] else None
+        for variant in (Variant.PLAIN, Variant.TUNED)
+    )
+    held = (plain is None or mine <= plain / 2) and (tuned is None or mine <= tuned)
+    beside = _beside(others, lambda run: f"{run.tally.window_seconds:.2f} s")
+    return Check(held, f"a window of {mine:.2f} s{beside}")
+
+
+def _check_lying(guarded: list[Run], others: Others) -> Check:
+    span = max(run.tally.span_seconds for run in guarded)
+    beside = _beside(others, lambda run: f"{run.tally.span_seconds:.2f} s")
+    text = f"failures over {span:.2f} s of the {DETECTION_SECONDS:.1f} s promised{beside}"
+    return Check(span <= DETECTION_SECONDS, text)
+
+
+def _check_all_down(guarded: list[Run], others: Others) -> Check:
+    listed = min(run.min_listed for run in guarded)
+    beside = _beside(others, lambda run: f"{run.min_listed}")
+    return Check(listed > 0, f"{listed} endpoints stayed listed at the fewest{beside}")
+
+
+_CHECKS: dict[str, Callable[[list[Run], Others], Check]] = {
+    **dict.fromkeys(LOSSLESS, _check_lossless),
+    "crash": _check_crash,
+    "lying-ready": _check_lying,
+    "all-down": _check_all_down,
+}
+
+
+def _beside(others: Others, show: Callable[[Run], str]) -> str:
+    """The figures of the other variants, in brackets: ` (plain: 6, tuned: 0)`."""
+    shown = [
+        f"{variant.value}: {', '.join(show(run) for run in runs)}"
+        for variant, runs in others.items()
+        if runs
+    ]
+    return f" ({'; '.join(shown)})" if shown else ""

@@ -1,0 +1,294 @@
+"""Runs the demo's cells: deploy, load, change, count, clean up."""
+
+import asyncio
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import httpx
+
+from upstream_guard.lab.demo import tally, variants
+from upstream_guard.lab.demo.report import Run
+from upstream_guard.lab.demo.scenarios import Scenario
+from upstream_guard.lab.demo.stage import Stage
+from upstream_guard.lab.demo.tally import Record
+from upstream_guard.lab.demo.variants import Variant
+from upstream_guard.lab.model import LabError
+
+BEFORE_SECONDS = 2.0
+"""Steady load before the change."""
+AFTER_SECONDS = 3.0
+"""Steady load after its end and after every pod serves."""
+REQUEST_SECONDS = 10.0
+"""A request without an answer after this long has failed, as most clients would have it."""
+ROUTE_SECONDS = 60.0
+"""How long a gateway may take to route to a new Deployment before the demo gives up."""
+CALM_ANSWERS = 20
+"""So many answers in a row must be good before a run begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One run to do."""
+
+    gateway: str
+    scenario: Scenario
+    variant: Variant
+    repeat: int
+
+    def __str__(self) -> str:
+        return f"{self.gateway} · {self.scenario.name} · {self.variant} · {self.repeat}"
+
+
+class Exposed(Protocol):
+    """Where a gateway serves a Service."""
+
+    @property
+    def address(self) -> str:
+        """IP address."""
+
+    @property
+    def port(self) -> int:
+        """TCP port."""
+
+    @property
+    def host(self) -> str:
+        """The Host header that selects the route."""
+
+
+class Guarding(Protocol):
+    """What brings a service under guard, and releases it."""
+
+    async def guard(self, stage: Stage) -> None:
+        """Create the guard and wait until pods made from now on are protected."""
+
+    async def look(self, stage: Stage) -> None:
+        """Take note of what a user would see of the guard now."""
+
+    async def release(self, stage: Stage) -> None:
+        """Delete the guard."""
+
+
+def cells(
+    gateways: Sequence[str],
+    scenarios: Sequence[Scenario],
+    chosen: Sequence[Variant],
+    repeats: int,
+) -> list[Cell]:
+    """All runs, with variants next to each other so that they meet the same machine."""
+    return [
+        Cell(gateway, scenario, variant, repeat)
+        for gateway in gateways
+        for scenario in scenarios
+        for repeat in range(1, repeats + 1)
+        for variant in chosen
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """Does one cell after another on one stage per gateway.
+
+    Args:
+        rate: requests a second.
+        flush: makes the machine forget connections to pods that are gone (conntrack).
+        guarding: needed for guarded cells only.
+        say: told what is going on, for the progress bar.
+    """
+
+    rate: float
+    flush: Callable[[], None]
+    guarding: Guarding | None
+    say: Callable[[str], None]
+
+    async def run(self, cell: Cell, stage: Stage, exposure: Exposed) -> Run:
+        """Do one cell; the Deployment and guard are gone afterwards, whatever happened.
+
+        Raises:
+            LabError: the cluster did not do in time what the run needs.
+        """
+        try:
+            await self._deploy(cell, stage)
+            self.say("waiting for steady answers")
+            await asyncio.to_thread(self.flush)
+            await _until_calm(exposure)
+            run = await self._measure(cell, stage, exposure)
+        except BaseException:
+            with suppress(LabError):  # what went wrong before this matters more
+                await self._clear(cell, stage)
+            raise
+        await self._clear(cell, stage)
+        return run
+
+    async def _deploy(self, cell: Cell, stage: Stage) -> None:
+        scenario = cell.scenario
+        if cell.variant is Variant.GUARDED:
+            if self.guarding is None:
+                raise LabError("a guarded run needs the operator")
+            self.say("creating the guard")
+            await self.guarding.guard(stage)
+        self.say(f"deploying {scenario.replicas} replicas")
+        await stage.apply(
+            variants.deployment(
+                cell.variant,
+                namespace=stage.namespace,
+                name=stage.name,
+                replicas=scenario.replicas,
+                start_delay=scenario.start_delay,
+            )
+        )
+        await stage.until_serving(scenario.replicas)
+
+    async def _measure(self, cell: Cell, stage: Stage, exposure: Exposed) -> Run:
+        async with _load(exposure, self.rate) as load:
+            self.say("load before the change")
+            await asyncio.sleep(BEFORE_SECONDS)
+            self.say(cell.scenario.title)
+            change_started = time.time()
+            await cell.scenario.change(stage)
+            change_ended = time.time()
+            self.say("until every pod serves")
+            await stage.until_serving(cell.scenario.replicas_after)
+            await asyncio.sleep(AFTER_SECONDS)
+            if cell.variant is Variant.GUARDED and self.guarding is not None:
+                await self.guarding.look(stage)
+            self.say("waiting for the last answers")
+            records = await load.stop()
+        return make_run(cell, records, stage.listed, change_started, change_ended)
+
+    async def _clear(self, cell: Cell, stage: Stage) -> None:
+        self.say("cleaning up")
+        await stage.kubectl("delete", stage.deployment, "--ignore-not-found", "--wait=false")
+        if cell.variant is Variant.GUARDED and self.guarding is not None:
+            await self.guarding.release(stage)
+        await stage.clear_pods()
+        stage.listed.clear()
+
+
+def make_run(
+    cell: Cell,
+    records: Sequence[Record],
+    listed: Sequence[tuple[float, int]],
+    change_started: float,
+    change_ended: float,
+) -> Run:
+    """Put one run's findings together.
+
+    Args:
+        cell: what was run.
+        records: of every request.
+        listed: (Unix time, endpoints listed) after each change of the list, in order.
+        change_started: Unix time.
+        change_ended: Unix time.
+    """
+    sent = sorted(record.sent for record in records)
+    start, end = (sent[0], sent[-1]) if sent else (change_started, change_ended)
+    before = [(start, count) for at, count in listed if at <= start][-1:]
+    during = [(at, count) for at, count in listed if start < at <= end]
+    return Run(
+        gateway=cell.gateway,
+        scenario=cell.scenario.name,
+        variant=cell.variant,
+        repeat=cell.repeat,
+        tally=tally.tally(records),
+        load_started=start,
+        change_started=change_started,
+        change_ended=change_ended,
+        failures=tuple(sorted(record.sent for record in records if record.failed)),
+        listed=tuple(before + during),
+    )
+
+
+class _Load:
+    """The load generator's process and its results."""
+
+    def __init__(self, process: asyncio.subprocess.Process, out: Path) -> None:
+        self._process = process
+        self._out = out
+
+    async def stop(self) -> list[Record]:
+        """Stop sending, wait for the answers that are under way, read the results."""
+        with suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(REQUEST_SECONDS + 20):
+            _, err = await self._process.communicate()
+        if self._process.returncode != 0:
+            raise LabError(f"the load generator failed: {err.decode().strip()[-500:]}")
+        lines = self._out.read_text(encoding="utf-8").splitlines()
+        return [tally.decode(line) for line in lines]
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            self._process.kill()
+
+
+@asynccontextmanager
+async def _load(exposure: Exposed, rate: float) -> AsyncIterator[_Load]:
+    """Load on the exposed service while the context is open."""
+    with tempfile.TemporaryDirectory(prefix="upstream-guard-load-") as folder:
+        out = Path(folder) / "load.jsonl"
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "upstream_guard.lab.load",
+            "--url", f"http://{exposure.address}:{exposure.port}/", "--host", exposure.host,
+            "--rate", f"{rate:g}", "--timeout", f"{REQUEST_SECONDS:g}", "--out", str(out),
+            stderr=asyncio.subprocess.PIPE, env=_import_path(), start_new_session=True,
+        )  # fmt: skip
+        load = _Load(process, out)
+        try:
+            await _until_written(process, out)
+            yield load
+        finally:
+            load.kill()
+            await process.wait()
+
+
+async def _until_written(process: asyncio.subprocess.Process, out: Path) -> None:
+    async with asyncio.timeout(20):
+        while process.returncode is None:
+            if _size(out):
+                return
+            await asyncio.sleep(0.02)
+    raise LabError("the load generator ended before its first request")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _import_path() -> dict[str, str]:
+    """Our own import path for a child, which may have been set up without installation."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
+
+async def _until_calm(exposure: Exposed) -> None:
+    """Wait until the gateway answers well several times in a row, a new connection each.
+
+    Raises:
+        LabError: it did not within `ROUTE_SECONDS`, with its last answer.
+    """
+    url = f"http://{exposure.address}:{exposure.port}/"
+    headers = {"Host": exposure.host, "Connection": "close"}
+    good, last = 0, "no answer"
+    try:
+        async with asyncio.timeout(ROUTE_SECONDS), httpx.AsyncClient(trust_env=False) as client:
+            while good < CALM_ANSWERS:
+                try:
+                    answer = await client.get(url, headers=headers, timeout=2)
+                    good = good + 1 if answer.status_code < 500 else 0
+                    last = f"HTTP {answer.status_code}"
+                except httpx.TransportError as error:
+                    good, last = 0, f"{type(error).__name__}: {error}"
+                if not good:
+                    await asyncio.sleep(0.1)
+    except TimeoutError:
+        raise LabError(
+            f"the gateway at {url} (Host: {exposure.host}) did not answer steadily "
+            f"within {ROUTE_SECONDS:g} s; its last answer was: {last}"
+        ) from None

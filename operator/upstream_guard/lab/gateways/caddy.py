@@ -1,0 +1,81 @@
+"""Caddy with its defaults, without certificates."""
+
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from upstream_guard.lab import tools
+from upstream_guard.lab.gateways import support
+from upstream_guard.lab.gateways.plain import REVISION_HEADER, UNROUTED, PlainGateway, Setup, Spawn
+from upstream_guard.lab.model import Reporter
+from upstream_guard.lab.packages import Need
+
+
+@dataclass(frozen=True, slots=True)
+class Caddy:
+    """The product."""
+
+    name: str = "caddy"
+    title: str = "Caddy, plain, to a ClusterIP"
+    default_port: int = 8480
+    contained: bool = False
+    config_file: str = "Caddyfile"
+
+    def needs(self) -> tuple[Need, ...]:
+        """Nothing: it is built from its Go module."""
+        return ()
+
+    def program(self, say: Reporter) -> Path:
+        """The program, built if need be."""
+        return tools.tool_path("caddy", say)
+
+    def config(self, setup: Setup) -> str:
+        """One handler per route; a host that is not known gets 421."""
+        routes = "\n".join(
+            _route(index, host, upstream)
+            for index, (host, upstream) in enumerate(sorted(setup.routes.items()))
+        )
+        return f"""\
+{{
+	admin {support.LOOPBACK}:{setup.admin_port}
+	auto_https off
+	persist_config off
+	storage file_system {setup.folder}/data
+	metrics
+}}
+http://:{setup.port} {{
+	bind {support.LOOPBACK}
+	log
+{routes}
+	handle {{
+		header {REVISION_HEADER} {setup.revision}
+		respond {UNROUTED}
+	}}
+}}
+"""
+
+    def command(self, program: Path, setup: Setup) -> list[str]:
+        """In the foreground; a known file and adapter is what it reloads on a signal."""
+        config = str(setup.folder / self.config_file)
+        return [str(program), "run", "--config", config, "--adapter", "caddyfile"]
+
+    def reload(self, setup: Setup, pids: Sequence[int], spawn: Spawn) -> None:
+        """Make the main process read its configuration again."""
+        del setup, spawn
+        support.send(pids, signal.SIGUSR1)
+
+    def metrics_url(self, setup: Setup) -> str:
+        """Served by its admin API."""
+        return f"http://{support.LOOPBACK}:{setup.admin_port}/metrics"
+
+
+def _route(index: int, host: str, upstream: str) -> str:
+    return f"""\
+	@route{index} host {host}
+	handle @route{index} {{
+		reverse_proxy {upstream}
+	}}"""
+
+
+ADDON = PlainGateway(Caddy())

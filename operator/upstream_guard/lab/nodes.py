@@ -1,0 +1,77 @@
+"""Accidents that happen to nodes, for tests and the demo. Local clusters only."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from upstream_guard.lab import leftovers, plan
+from upstream_guard.lab.model import Cluster, LabError, LabNode
+
+
+def cut(node: LabNode) -> None:
+    """Pull a node's network cable: its pods go on, and nobody hears of it.
+
+    Raises:
+        LabError: if there is no such node here.
+    """
+    _ip("-n", plan.EDGE, "link", "set", plan.link_name(node.name), "down")
+
+
+def heal(node: LabNode) -> None:
+    """Plug the cable in again.
+
+    Raises:
+        LabError: if there is no such node here.
+    """
+    _ip("-n", plan.EDGE, "link", "set", plan.link_name(node.name), "up")
+
+
+@contextmanager
+def lost(node: LabNode) -> Iterator[None]:
+    """The node is cut off inside this context.
+
+    Raises:
+        LabError: if there is no such node here.
+    """
+    cut(node)
+    try:
+        yield
+    finally:
+        heal(node)
+
+
+def flush_conntrack(cluster: Cluster) -> None:
+    """Forget every connection that kube-proxy's NAT tracks; call it between measurements.
+
+    Entries of connections to pods that are gone live for minutes. When a client's port is used
+    again, such an entry catches the new connection and sends it to the dead pod: failures of one
+    run would be counted in the next.
+
+    Raises:
+        LabError: if the tables cannot be flushed.
+    """
+    if not cluster.nodes:
+        return
+    for netns in (plan.EDGE, *(node.netns for node in cluster.nodes)):
+        command = ["nsenter", f"--net=/run/netns/{netns}", "conntrack", "--flush"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise LabError(f"`{' '.join(command)}` failed: {done.stderr.strip()}")
+
+
+def container_pids(container_id: str) -> tuple[int, ...]:
+    """PIDs, as this machine counts them, of a container's processes, in ascending order.
+
+    Args:
+        container_id: As in a pod's status, with or without its `containerd://`.
+
+    Returns:
+        Empty if no such container runs here.
+    """
+    return leftovers.cgroup_pids(container_id.rpartition("//")[2])
+
+
+def _ip(*words: str) -> None:
+    done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise LabError(f"`ip {' '.join(words)}` failed: {done.stderr.strip()}")

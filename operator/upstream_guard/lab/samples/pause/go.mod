@@ -1,0 +1,3 @@
+module upstreamguard.io/lab/pause
+
+go 1.22

@@ -1,0 +1,242 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	healthPath = "/healthz"
+	// More than any gateway's default limit for response headers (nginx one page, HAProxy 16 KiB,
+	// Envoy 60 KiB, Go's client, and so Caddy and Traefik, 10 MiB).
+	oversizedHeaderBytes = 11 << 20
+	listenRetry          = 20 * time.Millisecond
+)
+
+// app is the HTTP server that fails on command.
+type app struct {
+	cfg      config
+	state    *state
+	requests atomic.Int64
+
+	mu       sync.Mutex
+	server   *http.Server
+	listener net.Listener
+	stopped  bool // no new listener from now on: SIGTERM was seen
+}
+
+func newApp(cfg config, state *state) *app { return &app{cfg: cfg, state: state} }
+
+// begin listens, and from then on opens and closes the listener as the fault asks for.
+func (a *app) begin() {
+	for {
+		fault, _, changed := a.state.current()
+		if fault == faultRefuse {
+			a.stopServer()
+		} else {
+			a.startServer()
+		}
+		<-changed
+	}
+}
+
+func (a *app) startServer() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.listener != nil || a.stopped {
+		return
+	}
+	listener, err := a.listen()
+	if err != nil {
+		log.Fatal(err)
+	}
+	a.listener = listener
+	a.server = &http.Server{
+		Handler:           http.HandlerFunc(a.serve),
+		ReadHeaderTimeout: time.Minute,
+		ConnState:         a.idleCloser(),
+	}
+	log.Printf("listening on %s", listener.Addr())
+	go func(server *http.Server) {
+		err := server.Serve(listener)
+		if !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+			log.Fatal(err)
+		}
+	}(a.server)
+}
+
+// listen opens the app's port. The address may be taken for a moment after a close.
+func (a *app) listen() (listener net.Listener, err error) {
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
+		listener, err = net.Listen("tcp", fmt.Sprintf(":%d", a.cfg.port))
+		if err == nil {
+			return listener, nil
+		}
+		time.Sleep(listenRetry)
+	}
+	return nil, err
+}
+
+// stopServer closes the listener and every connection: nobody is home, but the process lives.
+func (a *app) stopServer() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.server != nil {
+		a.server.Close()
+	}
+	a.server, a.listener = nil, nil
+}
+
+// closeListener refuses new connections and goes on serving the open ones.
+func (a *app) closeListener() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.stopped = true
+	if a.listener != nil {
+		a.listener.Close()
+	}
+}
+
+// shutdown stops as net/http means it: no new connections, idle ones closed, requests finished.
+func (a *app) shutdown(ctx context.Context) error {
+	a.mu.Lock()
+	server := a.server
+	a.stopped = true
+	a.mu.Unlock()
+	if server == nil {
+		return nil
+	}
+	return server.Shutdown(ctx)
+}
+
+func (a *app) listening() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.listener != nil && !a.stopped
+}
+
+// idleCloser closes connections soon after they fall idle, while the fault asks for it. It does not
+// look whether a request is on its way: that race is the fault.
+func (a *app) idleCloser() func(net.Conn, http.ConnState) {
+	var idle sync.Map // net.Conn → *time.Timer
+	return func(conn net.Conn, now http.ConnState) {
+		if timer, ok := idle.LoadAndDelete(conn); ok {
+			timer.(*time.Timer).Stop()
+		}
+		fault, _, _ := a.state.current()
+		if now == http.StateIdle && fault == faultCloseIdleEarly {
+			idle.Store(conn, time.AfterFunc(a.cfg.idleClose, func() { conn.Close() }))
+		}
+	}
+}
+
+func (a *app) serve(w http.ResponseWriter, r *http.Request) {
+	a.requests.Add(1)
+	fault, delay, changed := a.state.current()
+	health := r.URL.Path == healthPath
+	if fault == faultLyingReady && health {
+		fault = faultNone
+	}
+	switch fault {
+	case faultReset, faultLyingReady:
+		hijack(w, func(conn *net.TCPConn) { reset(conn) })
+	case faultResetInBody:
+		hijack(w, func(conn *net.TCPConn) {
+			send(conn, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\npart of the body")
+			// The head must have left before the reset overtakes it.
+			time.Sleep(20 * time.Millisecond)
+			reset(conn)
+		})
+	case faultEarlyClose:
+		hijack(w, func(conn *net.TCPConn) { conn.Close() })
+	case faultMalformed:
+		hijack(w, func(conn *net.TCPConn) {
+			send(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Bad\x00Header: 1\r\n\r\nok")
+			conn.Close()
+		})
+	case faultMalformedStatus:
+		hijack(w, func(conn *net.TCPConn) {
+			send(conn, "SSH-2.0-OpenSSH_9.2\r\n")
+			conn.Close()
+		})
+	case faultOversizedHeader:
+		w.Header().Set("X-Large", strings.Repeat("x", oversizedHeaderBytes))
+		a.answer(w, http.StatusOK)
+	case faultHang:
+		a.hang(r, changed)
+	case faultSlow:
+		a.answerLate(w, r, delay)
+	case faultError:
+		a.answer(w, http.StatusInternalServerError)
+	case faultUnready:
+		if health {
+			a.answer(w, http.StatusServiceUnavailable)
+			return
+		}
+		a.answer(w, http.StatusOK)
+	default:
+		if health {
+			a.answer(w, http.StatusOK)
+			return
+		}
+		a.answerLate(w, r, a.cfg.responseDelay)
+	}
+}
+
+func (a *app) answer(w http.ResponseWriter, status int) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	// An error here is a client that went away: not the app's business.
+	_ = json.NewEncoder(w).Encode(map[string]any{"pod": a.cfg.name, "status": status})
+}
+
+func (a *app) answerLate(w http.ResponseWriter, r *http.Request, delay time.Duration) {
+	if delay > 0 {
+		select {
+		case <-time.After(delay):
+		case <-r.Context().Done():
+			return
+		}
+	}
+	a.answer(w, http.StatusOK)
+}
+
+// hang answers nothing until the client gives up. When the fault is over, the request is dropped
+// without an answer, as by a process that is restarted.
+func (a *app) hang(r *http.Request, changed <-chan struct{}) {
+	select {
+	case <-r.Context().Done():
+	case <-changed:
+	}
+	panic(http.ErrAbortHandler)
+}
+
+// hijack takes the connection out of net/http's hands.
+func hijack(w http.ResponseWriter, do func(*net.TCPConn)) {
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		log.Printf("cannot take the connection over: %v", err)
+		return
+	}
+	do(conn.(*net.TCPConn))
+}
+
+// reset ends the connection with RST instead of FIN.
+func reset(conn *net.TCPConn) {
+	_ = conn.SetLinger(0)
+	conn.Close()
+}
+
+func send(conn net.Conn, text string) {
+	// The client may be gone; the fault is done either way.
+	_, _ = conn.Write([]byte(text))
+}

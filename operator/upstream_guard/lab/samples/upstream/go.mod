@@ -1,0 +1,3 @@
+module upstreamguard.io/lab/upstream
+
+go 1.22

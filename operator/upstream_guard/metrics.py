@@ -1,0 +1,107 @@
+"""Every metric, in one place. Names carry units and follow the Prometheus conventions."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+GUARD = ("namespace", "guard")
+
+FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+"""Seconds; for what should be quick and must not be slow."""
+
+ARRIVAL = (0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
+"""Seconds; fine around 0.05, where the kubelet and the EndpointSlice controller usually answer."""
+
+
+class Metrics:
+    """The operator's metrics on a registry of their own, so that each test has a fresh one."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry if registry is not None else CollectorRegistry()
+        reg = self.registry
+        self.endpoints = Gauge(
+            "upstream_guard_endpoints",
+            "Endpoints of a guard by state: serving, failing, unknown (by probe), listed (in the "
+            "upstream list), ejected (taken out by the operator), draining, ungated (observed only).",
+            (*GUARD, "state"),
+            registry=reg,
+        )
+        self.probe_results = Counter(
+            "upstream_guard_probe_results",
+            "Probes by result: ok, or the cause of the failure.",
+            (*GUARD, "result"),
+            registry=reg,
+        )
+        self.probe_duration = Histogram(
+            "upstream_guard_probe_duration_seconds",
+            "How long probes took, by result: ok, or the cause of the failure.",
+            ("result",),
+            buckets=FAST,
+            registry=reg,
+        )
+        self.probes_delayed = Gauge(
+            "upstream_guard_probes_delayed",
+            "Probes discarded because the operator itself was late, since it started.",
+            registry=reg,
+        )
+        self.gate_changes = Counter(
+            "upstream_guard_gate_changes",
+            "Readiness gates set, by reason: EndpointAdmitted, EndpointEjected, EndpointRestored, …",
+            (*GUARD, "reason"),
+            registry=reg,
+        )
+        self.ejections = Counter(
+            "upstream_guard_ejections",
+            "Endpoints taken out of the upstream list, by cause.",
+            (*GUARD, "cause"),
+            registry=reg,
+        )
+        self.verdict_to_slice = Histogram(
+            "upstream_guard_verdict_to_endpointslice_seconds",
+            "From the operator's verdict to the EndpointSlice that says so, by direction: in, out.",
+            ("direction",),
+            buckets=ARRIVAL,
+            registry=reg,
+        )
+        self.drain_pre_stop = Gauge(
+            "upstream_guard_drain_pre_stop_seconds",
+            "The preStop sleep that new pods of this guard get (or should get, with Recommend).",
+            GUARD,
+            registry=reg,
+        )
+        self.guards = Gauge(
+            "upstream_guard_guards",
+            "Guards by condition and its status.",
+            ("condition", "status"),
+            registry=reg,
+        )
+        self.api_writes = Counter(
+            "upstream_guard_api_writes",
+            "Writes to the API server by verb, resource and HTTP status class.",
+            ("verb", "resource", "code"),
+            registry=reg,
+        )
+        self.webhook_requests = Counter(
+            "upstream_guard_webhook_requests",
+            "Admission requests by path and outcome.",
+            ("path", "outcome"),
+            registry=reg,
+        )
+        self.loop_lag = Histogram(
+            "upstream_guard_loop_lag_seconds",
+            "How late the event loop ran a timer: a late operator judges no endpoint.",
+            buckets=FAST,
+            registry=reg,
+        )
+        self.leading = Gauge(
+            "upstream_guard_leading",
+            "1 where this replica holds the Lease and controls, 0 where it stands by.",
+            registry=reg,
+        )
+
+
+def resource_of(path: str) -> str:
+    """The resource (and subresource) that an API path writes, e.g. `pods/status`."""
+    parts = path.split("?", maxsplit=1)[0].strip("/").split("/")
+    parts = parts[2:] if parts[0] == "api" else parts[3:]
+    if len(parts) >= 2 and parts[0] == "namespaces" and len(parts) > 2:
+        parts = parts[2:]
+    return "/".join([parts[0], *parts[2:]]) if parts else ""

@@ -1,0 +1,1 @@
+"""Admission: pods are mutated, guards validated; own certificates, own registration."""

@@ -1,0 +1,200 @@
+"""The CRDs on a real API server: defaults, refusals, columns, and what the operator writes."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from upstream_guard.core.causes import Cause
+from upstream_guard.core.model import DrainMode, DrainPolicy
+from upstream_guard.core.reasons import ConditionType, Reason
+from upstream_guard.core.status import (
+    Condition,
+    ConditionStatus,
+    DrainStatus,
+    EndpointState,
+    EndpointStatus,
+    GuardStatus,
+)
+from upstream_guard.core.tuning import CLUSTER_IP, advise_drain, recommended_patch
+from upstream_guard.resources.guard import parse_guard
+from upstream_guard.resources.status import build_status
+
+ROOT = Path(__file__).parents[2]
+DATA = ROOT / "tests/data/resources"
+NOW = 1_700_000_000.0
+
+KINDS = {"UpstreamGuard": "refused_guards.yaml", "GatewayProfile": "refused_profiles.yaml"}
+
+
+def cases(kind: str) -> list[dict[str, Any]]:
+    return yaml.safe_load((DATA / KINDS[kind]).read_text())
+
+
+def documents(kind: str) -> str:
+    """Every case as one document, named by its index."""
+    bodies = [
+        {
+            "apiVersion": "upstreamguard.io/v1alpha1",
+            "kind": kind,
+            "metadata": {"name": f"case-{index}"},
+            "spec": json.loads(json.dumps(case["spec"]).replace("LONG", "x" * 5000)),
+        }
+        for index, case in enumerate(cases(kind))
+    ]
+    return yaml.safe_dump_all(bodies)
+
+
+@pytest.fixture(scope="module")
+def server(apiserver):
+    result = apiserver.kubectl("apply", "--server-side", "-k", str(ROOT / "crds"))
+    assert result.ok, result.err
+    waited = apiserver.kubectl(
+        "wait",
+        "--for=condition=Established",
+        "--timeout=30s",
+        "crd/upstreamguards.upstreamguard.io",
+        "crd/gatewayprofiles.upstreamguard.io",
+    )
+    assert waited.ok, waited.err
+    return apiserver
+
+
+@pytest.fixture(scope="module")
+def refusals(server):
+    """What the API server says of each case, by kind and index."""
+    found: dict[tuple[str, int], str] = {}
+    for kind in KINDS:
+        result = server.kubectl("create", "--dry-run=server", "-f", "-", stdin=documents(kind))
+        assert "created" not in result.out, result.out
+        for part in result.err.split("Error from server")[1:]:
+            match = re.search(r'"case-(\d+)" is invalid: (.*)', part, re.DOTALL)
+            assert match, part
+            found[kind, int(match[1])] = match[2]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "index", "case"),
+    [(kind, i, case) for kind in KINDS for i, case in enumerate(cases(kind))],
+    ids=lambda value: value["name"] if isinstance(value, dict) else None,
+)
+def test_refused(refusals, kind: str, index: int, case: dict[str, Any]) -> None:
+    said = refusals[kind, index]
+    assert f"{case.get('api_path', case['path'])}: " in said
+    assert case.get("api_message", case["message"]) in said
+
+
+def test_examples_are_accepted_with_defaults(server) -> None:
+    examples = sorted((ROOT / "deploy/examples").glob("*.yaml"))
+    assert len(examples) >= 5
+    for example in examples:
+        result = server.kubectl(
+            "create", "--dry-run=server", "-o", "json", "-f", str(example), "--validate=strict"
+        )
+        assert result.ok, result.err
+        served = json.loads(result.out)
+        if served["kind"] == "UpstreamGuard":
+            # Defaults by the schema and defaults by the parser are the same guard.
+            written = yaml.safe_load(example.read_text())
+            assert parse_guard(served).probe == parse_guard(written).probe
+            assert parse_guard(served).drain == parse_guard(written).drain
+            assert parse_guard(served).upstream_list == parse_guard(written).upstream_list
+            assert parse_guard(served).detection == parse_guard(written).detection
+
+
+def test_shortest_guard_gets_every_default(server) -> None:
+    result = server.kubectl(
+        "create",
+        "--dry-run=server",
+        "-o",
+        "json",
+        "-f",
+        str(ROOT / "deploy/examples/minimal.yaml"),
+    )
+    assert json.loads(result.out)["spec"] == {
+        "targetRef": {"group": "", "kind": "Service", "name": "shop"},
+        "probe": {"interval": "500ms", "failureThreshold": 2, "successThreshold": 2},
+        "upstreamList": {"mode": "Enforce", "minHealthyPercent": 50, "admitTimeout": "30s"},
+        "drain": {
+            "mode": "Enforce",
+            "preStop": "Auto",
+            "gracePeriod": "Auto",
+            "maxPreStop": "60s",
+        },
+        "detection": {"minRequests": 1, "errorStatuses": [502, 503, 504]},
+    }
+
+
+def test_short_interval_alone_is_enough(server) -> None:
+    guard = {
+        "apiVersion": "upstreamguard.io/v1alpha1",
+        "kind": "UpstreamGuard",
+        "metadata": {"name": "quick"},
+        "spec": {"targetRef": {"name": "shop"}, "probe": {"interval": "200ms", "port": "http"}},
+    }
+    result = server.kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(guard))
+    assert result.ok, result.err
+
+
+def fullest_status() -> GuardStatus:
+    """As large as a status can become: every limit of the schema is met, none is broken."""
+    endpoints = tuple(
+        EndpointStatus(
+            f"shop-{n:04}" + "x" * 300,
+            f"10.0.0.{n % 250}:8080",
+            EndpointState.FAILING if n % 2 else EndpointState.SERVING,
+            listed=True,
+            gated=True,
+            node="node-a",
+            cause=Cause.REFUSED,
+            detail="connection refused " * 30,
+        )
+        for n in range(200)
+    )
+    advice = advise_drain(DrainPolicy(), [CLUSTER_IP])
+    return GuardStatus(
+        observed_generation=1,
+        service="shop:http",
+        conditions=tuple(
+            Condition(type_, ConditionStatus.TRUE, Reason.ACCEPTED, "in force " * 600, 1)
+            for type_ in ConditionType
+        ),
+        endpoints=endpoints,
+        gateways=(CLUSTER_IP,) * 30,
+        drain=DrainStatus(DrainMode.RECOMMEND, advice, 30, recommended_patch(advice, ["app"])),
+    )
+
+
+def test_status_is_stored_whole_and_shown(server) -> None:
+    made = server.kubectl("create", "-f", str(ROOT / "deploy/examples/minimal.yaml"))
+    assert made.ok, made.err
+    try:
+        body = build_status(fullest_status(), None, NOW)
+        patched = server.kubectl(
+            "patch",
+            "ug",
+            "shop",
+            "--subresource=status",
+            "--type=merge",
+            "-o",
+            "json",
+            "-p",
+            json.dumps({"status": body}),
+        )
+        assert patched.ok, patched.err
+        stored = json.loads(patched.out)["status"]
+        assert stored == body
+        assert build_status(fullest_status(), stored, NOW + 60) == stored
+        shown = server.kubectl("get", "ug", "shop").out.splitlines()
+    finally:
+        server.kubectl("delete", "ug", "shop")
+    assert shown[0].split() == [
+        *["NAME", "SERVICE", "ACCEPTED", "READY", "HEALTHY", "AT", "RISK", "PRESTOP", "AGE"]
+    ]
+    assert shown[1].split()[:8] == [
+        *["shop", "shop:http", "True", "200/200", "True", "True", "2s", "(builtin)"]
+    ]

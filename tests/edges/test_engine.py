@@ -1,0 +1,333 @@
+"""The engine with everything it is wired to, against a scripted API server."""
+
+import pytest
+from prometheus_client import generate_latest
+
+from upstream_guard.controller import gate_writer
+from upstream_guard.controller.app import App, Options
+from upstream_guard.core.causes import Cause
+from upstream_guard.core.model import ObjectRef, ProbeResult
+from upstream_guard.core.names import API_VERSION, GATE
+from upstream_guard.resources.kube_objects import parse_pod, parse_service
+
+SHOP = ObjectRef("prod", "shop")
+
+
+def service(name="shop", selector=None, **spec):
+    return parse_service(
+        {
+            "metadata": {"namespace": "prod", "name": name, "uid": f"s-{name}"},
+            "spec": {
+                "selector": {"app": "shop"} if selector is None else selector,
+                "ports": [{"port": 80, "targetPort": 8080}],
+                **spec,
+            },
+        }
+    )
+
+
+def pod(name="shop-1", *, gate="True", labels=None, probe=None, owner="rs"):
+    conditions = [{"type": "ContainersReady", "status": "True"}, {"type": "Ready", "status": gate}]
+    return parse_pod(
+        {
+            "metadata": {
+                "namespace": "prod",
+                "name": name,
+                "uid": f"u-{name}",
+                "labels": {"app": "shop", **(labels or {})},
+                "ownerReferences": [
+                    {"controller": True, "kind": "StatefulSet", "name": owner, "uid": owner}
+                ],
+            },
+            "spec": {
+                "readinessGates": [{"conditionType": GATE}],
+                "containers": [{"name": "app", "readinessProbe": probe or {}}],
+            },
+            "status": {
+                "podIP": "198.18.0.1",
+                "conditions": [*conditions, {"type": GATE, "status": gate}],
+            },
+        }
+    )
+
+
+def guard(name="shop", target="shop", uid="g1", generation=1, **spec):
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "UpstreamGuard",
+        "metadata": {"namespace": "prod", "name": name, "uid": uid, "generation": generation},
+        "spec": {"targetRef": {"name": target}, **spec},
+    }
+
+
+class Cluster:
+    """The operator without its watches: a test says what they would."""
+
+    def __init__(self, api, background):
+        self.api = api
+        self.app = App(Options(webhook_port=None), api.client, 35)
+        self.engine, self.state, self.book = self.app.engine, self.app.state, self.app.book
+        self.tracker = self.engine.tracker
+        background(self.app._statuses.run())
+        background(self.app._recorder.run())
+
+    def see(self, *objects):
+        for one in objects:
+            if isinstance(one, dict):
+                self.app.guard_seen(one, deleted=False)
+            else:
+                take = self.state._pod if hasattr(one, "gated") else self.state._service
+                take(None, one)
+
+    def probe(self, name, *, ok=True, times=2, guard="prod/shop"):
+        cause = None if ok else Cause.REFUSED
+        for _ in range(times):
+            self.tracker._on_result(f"{guard}/u-{name}", ProbeResult(1.0, ok, cause))
+
+    def gates(self):
+        """What was written on pods, as (pod, status, reason)."""
+        return [
+            (path.split("/")[-2], c["status"], c["reason"])
+            for verb, path, _, body in self.api.requests
+            if "/pods/" in path
+            for c in body["status"]["conditions"]
+        ]
+
+    def told(self):
+        return [body["reason"] for body in self.api.bodies("POST")]
+
+    def conditions(self, name="shop"):
+        status = self.app._statuses.current(ObjectRef("prod", name))
+        return {c["type"]: c["reason"] for c in status.get("conditions", ())}
+
+
+@pytest.fixture
+async def cluster(api, background):
+    async def accept(request, body):
+        return 200, {}
+
+    api.handler = accept
+    made = Cluster(api, background)
+    made.engine.activate()
+    yield made
+    made.engine.abandon()
+
+
+def three():
+    return [pod(f"shop-{n}", labels={"pod": str(n)}) for n in range(3)]
+
+
+async def test_an_endpoint_that_refuses_is_ejected_and_restored(cluster, until):
+    cluster.see(service(), *three(), guard())
+    await until(lambda: cluster.conditions().get("Accepted") == "Accepted")
+    for name in ("shop-0", "shop-1", "shop-2"):
+        cluster.probe(name)
+    cluster.probe("shop-1", ok=False)
+    await until(lambda: cluster.gates() == [("shop-1", "False", "EndpointEjected")])
+    cluster.probe("shop-1")
+    await until(lambda: len(cluster.gates()) == 2)
+    assert cluster.gates()[1] == ("shop-1", "True", "EndpointRestored")
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        {"selector": {"app": "other"}},
+        {"selector": {}},
+        {"type": "ExternalName"},
+    ],
+)
+async def test_pods_go_free_when_their_service_no_longer_leads_to_a_guard(cluster, until, after):
+    old = service()
+    cluster.see(old, pod("shop-0", gate="False"), pod("shop-1"), guard())
+    await until(lambda: cluster.conditions().get("Accepted") == "Accepted")
+    cluster.state._service(old, service(**after))
+    await until(lambda: cluster.gates() == [("shop-0", "True", "GuardReleased")])
+
+
+async def test_pods_go_free_when_the_guard_becomes_invalid_or_goes(cluster, until):
+    cluster.see(service(), pod("shop-0", gate="False"), pod("shop-1"), guard())
+    await until(lambda: cluster.conditions().get("Accepted") == "Accepted")
+    cluster.see(guard(generation=2, probe={"interval": "soon"}))
+    await until(lambda: cluster.gates() == [("shop-0", "True", "GuardReleased")])
+    await until(lambda: cluster.conditions()["Accepted"] == "Invalid")
+
+
+async def test_an_impossible_probe_is_told_and_harms_no_other_guard(cluster, until):
+    broken = {"httpGet": {"port": 8080, "httpHeaders": [{"name": "X-A", "value": "a\nb"}]}}
+    cluster.see(
+        service("aaa", {"app": "shop", "own": "aaa"}),
+        pod("aaa-0", labels={"own": "aaa"}, probe=broken, owner="aaa"),
+        guard("aaa", "aaa"),
+        service(selector={"own": "shop"}),
+        pod("shop-0", labels={"own": "shop"}),
+        guard(),
+    )
+    await until(lambda: cluster.conditions("aaa").get("Healthy") == "ProbeUnresolved")
+    await until(lambda: cluster.conditions().get("Accepted") == "Accepted")
+    assert cluster.tracker.ports(ObjectRef("prod", "aaa")) == {}
+
+
+async def test_a_probe_edited_to_one_that_never_succeeds_ejects_nobody(cluster, until):
+    cluster.see(service(), *three(), guard())
+    await until(lambda: cluster.conditions().get("Accepted") == "Accepted")
+    for name in ("shop-0", "shop-1", "shop-2"):
+        cluster.probe(name)
+    cluster.see(guard(generation=2, probe={"port": 9}))
+    await until(lambda: set(cluster.tracker.ports(SHOP).values()) == {9})
+    for name in ("shop-0", "shop-1", "shop-2"):
+        cluster.probe(name, ok=False)
+    await until(lambda: cluster.conditions().get("Healthy") == "ProbeNeverSucceeded")
+    assert cluster.gates() == []
+
+
+async def test_a_stateful_pods_own_service_keeps_its_only_endpoint(cluster, until):
+    own = service("shop-0", {"pod": "0"})
+    cluster.see(service(), own, *three(), guard())
+    await until(lambda: cluster.conditions().get("Accepted") == "Accepted")
+    for name in ("shop-0", "shop-1", "shop-2"):
+        cluster.probe(name)
+    cluster.probe("shop-0", ok=False)
+    await until(lambda: cluster.conditions().get("Healthy") == "FloorReached")
+    assert cluster.gates() == []
+
+
+async def test_a_refused_write_is_decided_over_again(cluster, api, until, monkeypatch):
+    monkeypatch.setattr(gate_writer, "HOLD_OFF_SECONDS", 0.05)
+    good, refusals = api.handler, iter([403])
+
+    async def handler(request, body):
+        if "/pods/" in request.path and next(refusals, None):
+            return api.failure(403)
+        return await good(request, body)
+
+    api.handler = handler
+    cluster.see(service(), *three(), guard())
+    await until(lambda: cluster.conditions().get("Accepted") == "Accepted")
+    for name in ("shop-0", "shop-1", "shop-2"):
+        cluster.probe(name)
+    cluster.probe("shop-1", ok=False)
+    await until(lambda: cluster.gates() == [("shop-1", "False", "EndpointEjected")] * 2)
+
+
+async def test_a_guards_late_deletion_does_not_take_its_successor_along(cluster, until):
+    cluster.see(service(), pod(), guard())
+    cluster.see(guard(uid="g2"))
+    cluster.app.guard_seen(guard(uid="g1"), deleted=True)
+    assert cluster.book.get(SHOP).uid == "g2"
+    cluster.app.guard_seen(guard(uid="g2"), deleted=True)
+    assert cluster.book.get(SHOP) is None
+    assert cluster.book._by_service == {}
+
+
+async def test_nothing_is_left_of_a_deleted_guard(cluster, until):
+    cluster.see(service(), *three(), guard())
+    await until(lambda: cluster.conditions().get("Accepted") == "Accepted")
+    cluster.probe("shop-0")
+    assert b'guard="shop"' in generate_latest(cluster.app.metrics.registry)
+    cluster.app.guard_seen(guard(), deleted=True)
+    assert b'guard="shop"' not in generate_latest(cluster.app.metrics.registry)
+    assert not cluster.tracker._tracks
+    assert not cluster.tracker._by_guard
+    assert not cluster.tracker._served
+
+
+async def test_another_service_is_another_story(cluster, until):
+    cluster.see(service(), service("cart", {"app": "cart"}), *three(), guard())
+    await until(lambda: cluster.conditions().get("Accepted") == "Accepted")
+    cluster.probe("shop-0")
+    assert cluster.tracker.service_served(SHOP)
+    cluster.see(guard(generation=2, target="cart"))
+    assert not cluster.tracker.service_served(SHOP)
+
+
+async def test_in_peace_nothing_is_written(cluster, until, api):
+    cluster.see(service(), *three(), guard())
+    for name in ("shop-0", "shop-1", "shop-2"):
+        await until(lambda: cluster.tracker.ports(SHOP))
+        cluster.probe(name)
+    await until(lambda: cluster.conditions().get("Healthy") == "AllServing")
+    before = len(api.requests)
+    for _ in range(20):
+        cluster.engine.cluster()
+        cluster.probe("shop-0", times=1)
+    await until(lambda: not cluster.engine._flush_scheduled)
+    assert len(api.requests) == before
+
+
+async def test_only_the_guard_in_force_tells_of_a_pod(cluster, until):
+    cluster.see(service(), *three(), guard(), guard("zzz", uid="g2"))
+    await until(lambda: cluster.conditions("zzz").get("Accepted") == "Conflicted")
+    for name in ("shop-0", "shop-1", "shop-2"):
+        cluster.probe(name)
+    cluster.probe("shop-1", ok=False)
+    await until(lambda: "EndpointEjected" in cluster.told())
+    ejected = [b for b in cluster.api.bodies("POST") if b["reason"] == "EndpointEjected"]
+    assert [b["regarding"]["name"] for b in ejected] == ["shop"]
+
+
+@pytest.mark.parametrize(
+    ("body", "service_spec", "reason"),
+    [
+        (guard(target="nobody"), {}, "ServiceNotFound"),
+        (guard(target="x" * 5000), {}, "Invalid"),
+        (guard(probe={"path": "/" + "x" * 5000}), {}, "Invalid"),
+        (guard(probe={"protocol": "TCP", "path": "/healthz"}), {}, "Invalid"),
+        (guard() | {"spec": {"service": "shop", "intervalSeconds": 1}}, {}, "Invalid"),
+        (guard() | {"spec": None}, {}, "Invalid"),
+        (
+            guard() | {"spec": {"targetRef": {"name": "shop", "sectionName": "x"}}},
+            {},
+            "PortNotFound",
+        ),
+        (guard(), {"type": "ExternalName"}, "ExternalName"),
+        (guard(), {"selector": {}}, "NoSelector"),
+        (guard(), {"clusterIP": "None"}, "Accepted"),
+        (guard(), {"selector": {"app": "nothing"}}, "Accepted"),
+    ],
+)
+async def test_bad_input_gets_a_condition_and_an_event_and_changes_nothing(
+    cluster, until, body, service_spec, reason
+):
+    cluster.see(service(**service_spec), *three(), body)
+    await until(lambda: cluster.conditions().get("Accepted") == reason)
+    expected = "GuardAccepted" if reason == "Accepted" else "GuardNotAccepted"
+    await until(lambda: expected in cluster.told())
+    assert cluster.gates() == []
+    notes = [b["note"] for b in cluster.api.bodies("POST")]
+    assert all(len(note) <= 1024 for note in notes)
+
+
+async def test_short_hooks_and_missing_sleep_are_told_once(cluster, until):
+    cluster.app.drains.sleep_supported = False
+    hook = {"preStop": {"sleep": {"seconds": 1}}}
+    pods = three()
+    short = parse_pod(
+        {
+            "metadata": {
+                "namespace": "prod",
+                "name": "own",
+                "uid": "u-own",
+                "labels": {"app": "shop"},
+            },
+            "spec": {"containers": [{"name": "app", "lifecycle": hook}]},
+        }
+    )
+    cluster.see(service(), *pods, short, guard())
+    await until(lambda: {"PreStopTooShort", "SleepNotSupported"} <= set(cluster.told()))
+    for _ in range(3):
+        cluster.engine.cluster()
+        await until(lambda: not cluster.engine._flush_scheduled)
+    await cluster.app._recorder.drain(5.0)
+    assert cluster.told().count("PreStopTooShort") == 1
+    assert cluster.told().count("SleepNotSupported") == 1
+    assert cluster.conditions()["AtRisk"] == "DrainTooShort"
+
+
+async def test_nothing_is_left_of_a_namespace_that_was_emptied(cluster):
+    seen, one = service(), pod()
+    cluster.see(seen, one)
+    cluster.state._pod(one, None)
+    cluster.state._service(seen, None)
+    assert not cluster.state.pods
+    assert not cluster.state.services

@@ -1,0 +1,125 @@
+"""The recorder against an API server: one object per story, then a series on it."""
+
+import pytest
+
+from upstream_guard.kube.events import (
+    MAX_QUEUE,
+    SERIES_SECONDS,
+    SERIES_WRITE_SECONDS,
+    Event,
+    EventRecorder,
+    Subject,
+)
+
+SUBJECT = Subject("upstreamguard.io/v1alpha1", "UpstreamGuard", "prod", "shop", "u1")
+
+
+def event(note="it happened", reason="EndpointEjected"):
+    return Event(SUBJECT, "Warning", reason, "Eject", note)
+
+
+@pytest.fixture
+async def recorder(api, clock):
+    api.status = 201
+
+    async def answer(request, body):
+        if api.status >= 400:
+            return api.failure(api.status)
+        return api.status, body
+
+    api.handler = answer
+    return EventRecorder(api.client, "replica-1", clock)
+
+
+async def tell(recorder, *events):
+    for one in events:
+        recorder.tell(one)
+    await recorder.drain(5.0)
+
+
+async def test_the_first_telling_creates_an_event(api, recorder):
+    await tell(recorder, event("x" * 5000))
+    (body,) = api.bodies("POST")
+    assert body["reason"] == "EndpointEjected"
+    assert body["regarding"]["uid"] == "u1"
+    assert len(body["note"]) == 1024
+    assert api.requests[0][1] == "/apis/events.k8s.io/v1/namespaces/prod/events"
+
+
+async def test_a_story_told_often_is_counted_and_written_rarely(api, recorder, clock):
+    await tell(recorder, event())
+    for _ in range(50):
+        clock.now += 1
+        await tell(recorder, event())
+    patches = api.bodies("PATCH")
+    assert len(patches) == 50 // SERIES_WRITE_SECONDS
+    assert patches[0]["series"]["count"] == 31
+    assert len(api.bodies("POST")) == 1
+
+
+async def test_a_count_that_was_not_written_is_owed(
+    api, recorder, clock, background, until, monkeypatch
+):
+    monkeypatch.setattr("upstream_guard.kube.events.OWED_SECONDS", 0.01)
+    background(recorder.run())
+    for _ in range(3):
+        recorder.tell(event())
+    await until(lambda: api.bodies("POST"))
+    clock.now += SERIES_WRITE_SECONDS + 1
+    await until(lambda: api.bodies("PATCH"))
+    (patch,) = api.bodies("PATCH")
+    assert patch["series"]["count"] == 3
+
+
+async def test_a_story_not_told_for_long_is_a_new_one(api, recorder, clock):
+    await tell(recorder, event())
+    clock.now += SERIES_SECONDS + 1
+    await tell(recorder, event())
+    assert len(api.bodies("POST")) == 2
+
+
+async def test_other_reasons_are_other_stories(api, recorder):
+    await tell(recorder, event(), event(reason="EndpointRestored"))
+    assert len(api.bodies("POST")) == 2
+
+
+async def test_an_event_that_somebody_deleted_is_made_anew(api, recorder, clock):
+    await tell(recorder, event())
+    good = api.handler
+
+    async def gone(request, body):
+        return api.failure(404) if request.method == "PATCH" else await good(request, body)
+
+    api.handler = gone
+    clock.now += SERIES_WRITE_SECONDS + 1
+    await tell(recorder, event("again"))
+    assert [body["note"] for body in api.bodies("POST")] == ["it happened", "again"]
+
+
+async def test_a_refused_event_is_dropped_and_the_next_one_written(api, recorder):
+    api.status = 403
+    await tell(recorder, event())
+    api.status = 201
+    await tell(recorder, event(reason="EndpointRestored"))
+    assert [body["reason"] for body in api.bodies("POST")] == [
+        "EndpointEjected",
+        "EndpointRestored",
+    ]
+
+
+async def test_transient_failures_are_retried(api, recorder):
+    good, answers = api.handler, iter([500, 429])
+
+    async def busy(request, body):
+        status = next(answers, None)
+        return api.failure(status) if status else await good(request, body)
+
+    api.handler = busy
+    await tell(recorder, event())
+    assert len(api.bodies("POST")) == 3
+
+
+async def test_telling_never_blocks_and_a_full_queue_drops(recorder, caplog):
+    for _ in range(MAX_QUEUE + 1):
+        recorder.tell(event())
+    assert "the queue is full" in caplog.text

@@ -1,0 +1,188 @@
+"""Kubernetes objects as the API serves them, and with holes."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from upstream_guard.core.model import (
+    ContainerPort,
+    Node,
+    ObjectRef,
+    Pod,
+    ProbeProtocol,
+    Readiness,
+    ServicePort,
+)
+from upstream_guard.resources.kube_objects import (
+    parse_httproute,
+    parse_ingress,
+    parse_node,
+    parse_pod,
+    parse_service,
+    parse_slice,
+    parse_time,
+)
+
+DATA = Path(__file__).parents[1] / "data/resources/objects.yaml"
+OBJECTS = {
+    (body["kind"], body["metadata"]["name"]): body for body in yaml.safe_load_all(DATA.read_text())
+}
+POD = OBJECTS["Pod", "shop-6f9c-abcde"]
+
+
+def changed(**parts: dict[str, Any]) -> Pod:
+    """The pod with parts of metadata, spec or status laid over its own."""
+    return parse_pod({**POD, **{name: {**POD[name], **part} for name, part in parts.items()}})
+
+
+def test_pod() -> None:
+    pod = parse_pod(POD)
+    assert pod.ref == ObjectRef("prod", "shop-6f9c-abcde")
+    assert (pod.uid, pod.ip, pod.node) == ("pod-1", "198.18.1.2", "node-a")
+    assert pod.created == 1767323045.0
+    assert pod.template == "rs-1/6f9c"
+    assert pod.owner == ("ReplicaSet", "shop-6f9c")
+    assert pod.ports == (ContainerPort("http", 8080), ContainerPort("admin", 9000))
+    assert pod.readiness == Readiness(
+        ProbeProtocol.HTTPS, 8080, "/ready", "shop.example.com", (("X-A", "b"),)
+    )
+    assert pod.has_exec_readiness
+    assert (pod.gated, pod.gate) == (True, False)
+    assert (pod.ready, pod.containers_ready, pod.terminating) == (False, True, False)
+    assert (pod.ready_since, pod.containers_ready_since) == (1767323049.0, 1767323047.5)
+    assert (pod.grace_period, pod.pre_stop) == (45.0, "exec sh -c wait, sleep 5s")
+    assert pod.annotations == {"note": "kept"}
+
+
+def test_containers_of_a_pod() -> None:
+    sidecar, app = parse_pod(POD).containers
+    assert (sidecar.name, sidecar.readiness, sidecar.has_exec) == ("sidecar", None, True)
+    assert (app.name, app.has_exec, app.readiness and app.readiness.port) == ("app", False, 8080)
+
+
+def test_deleted_pod() -> None:
+    pod = changed(
+        metadata={"deletionTimestamp": "2026-01-02T03:05:00Z", "deletionGracePeriodSeconds": 7}
+    )
+    assert pod.terminating
+    assert pod.grace_period == 7.0
+
+
+@pytest.mark.parametrize(("phase", "finished"), [("Running", False), ("Failed", True)])
+def test_finished_pod(phase: str, finished: bool) -> None:
+    assert changed(status={"phase": phase}).finished is finished
+
+
+def test_stateful_and_bare_pods() -> None:
+    owner = {"kind": "StatefulSet", "name": "db", "uid": "ss-1", "controller": True}
+    stateful = changed(
+        metadata={"labels": {"controller-revision-hash": "db-7"}, "ownerReferences": [owner]}
+    )
+    assert stateful.template == "ss-1/db-7"
+    bare = changed(metadata={"ownerReferences": []})
+    assert (bare.template, bare.owner) == ("pod-1", None)
+
+
+@pytest.mark.parametrize(
+    ("probe", "readiness"),
+    [
+        ({"tcpSocket": {"port": 5432}}, Readiness(ProbeProtocol.TCP, 5432)),
+        (
+            {"grpc": {"port": 9090, "service": "shop.v1"}},
+            Readiness(ProbeProtocol.GRPC, 9090, service="shop.v1"),
+        ),
+        (
+            {"httpGet": {"port": "nowhere", "host": "a.example.com"}},
+            Readiness(ProbeProtocol.HTTP, "nowhere", host="a.example.com"),
+        ),
+        ({"exec": {"command": ["true"]}}, None),
+        ({}, None),
+    ],
+)
+def test_readiness_probes(probe: dict[str, Any], readiness: Readiness | None) -> None:
+    assert changed(spec={"containers": [{"readinessProbe": probe}]}).readiness == readiness
+
+
+def test_service() -> None:
+    service = parse_service(OBJECTS["Service", "shop"])
+    assert (service.ref, service.uid) == (ObjectRef("prod", "shop"), "svc-1")
+    assert (service.type, service.cluster_ip) == ("LoadBalancer", "198.19.0.10")
+    assert service.ports == (
+        ServicePort("http", 80, "http", "TCP", "http"),
+        ServicePort("", 53, 53, "UDP"),
+    )
+    assert (service.internal_local, service.external_local) == (False, True)
+    assert (service.publish_not_ready, service.zonal) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("distribution", "zonal"), [("PreferClose", True), ("PreferSameZone", True), (None, False)]
+)
+def test_traffic_distribution(distribution: str | None, zonal: bool) -> None:
+    assert parse_service({"spec": {"trafficDistribution": distribution}}).zonal is zonal
+
+
+def test_slice() -> None:
+    parsed = parse_slice(OBJECTS["EndpointSlice", "shop-x1"])
+    assert (parsed.ref, parsed.service) == (ObjectRef("prod", "shop-x1"), "shop")
+    assert (parsed.address_type, parsed.ports) == ("IPv4", (("http", 8080),))
+    states = [(e.ready, e.serving, e.terminating) for e in parsed.endpoints]
+    assert states == [
+        (True, True, False),
+        (False, True, True),
+        (True, True, False),
+        (False, False, False),
+    ]
+    first = parsed.endpoints[0]
+    assert (first.addresses, first.pod_uid) == (("198.18.1.2",), "pod-1")
+    assert (first.node, first.zone) == ("node-a", "z1")
+
+
+def test_ingress() -> None:
+    route = parse_ingress(OBJECTS["Ingress", "shop"])
+    assert route.services == {ObjectRef("prod", "shop"), ObjectRef("prod", "fallback")}
+    assert route.hosts == ("shop.example.com", "empty.example.com")
+    assert (route.kind, route.gateway_class) == ("Ingress", "contour")
+    assert parse_ingress(OBJECTS["Ingress", "old"]).gateway_class == "skipper"
+
+
+def test_httproute() -> None:
+    route = parse_httproute(OBJECTS["HTTPRoute", "shop"])
+    assert route.services == {ObjectRef("prod", "shop"), ObjectRef("stage", "other")}
+    assert (route.kind, route.gateway_class) == ("HTTPRoute", "infra/edge,prod/local")
+    assert route.hosts == ("shop.example.com",)
+
+
+def test_node() -> None:
+    assert parse_node(OBJECTS["Node", "node-a"]) == Node("node-a", "z1", True, True)
+
+
+@pytest.mark.parametrize(
+    "parse", [parse_pod, parse_service, parse_slice, parse_ingress, parse_httproute, parse_node]
+)
+@pytest.mark.parametrize(
+    "body",
+    [{}, {"metadata": None, "spec": None, "status": None}, {"metadata": {}, "spec": {}}],
+    ids=["nothing", "nulls", "empty"],
+)
+def test_what_is_missing_counts_as_absent(
+    parse: Callable[[Any], object], body: dict[str, Any]
+) -> None:
+    assert parse(body) is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("1970-01-01T00:00:01Z", 1.0),
+        ("1970-01-01T01:00:01.250000+01:00", 1.25),
+        ("", 0.0),
+        (None, 0.0),
+        ("yesterday", 0.0),
+    ],
+)
+def test_times(text: str | None, seconds: float) -> None:
+    assert parse_time(text) == seconds
