@@ -1,0 +1,79 @@
+"""What a prediction needs to know of a gateway: its answers to failures, its delays, its retries."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from upstream_guard.core.causes import Cause
+from upstream_guard.core.predict.estimate import Estimate
+from upstream_guard.core.tuning import Evidence, GatewayFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a client sees when the gateway meets one cause.
+
+    Attributes:
+        status: HTTP status; 0 where the connection just ends (or a 200 is cut short).
+        note: The gateway's own words or flag for it, e.g. `connect() failed`, `UF`.
+        evidence: `BUILTIN` where measured or read in the product's code, else `ASSUMED`.
+        retried: The gateway tries another endpoint by default, so that users rarely see it.
+    """
+
+    status: int
+    note: str = ""
+    evidence: Evidence = Evidence.ASSUMED
+    retried: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """How one gateway product treats its upstreams by default. None means "not known".
+
+    Attributes:
+        answers: By cause; a cause that is missing gets `UNKNOWN_ANSWER`.
+        keepalive_idle: Seconds after which it closes an idle upstream connection; 0 where it keeps
+            none.
+        connect_timeout: Seconds.
+        read_timeout: Seconds; infinite where it has none.
+        serves_terminating: With no ready endpoint left it uses terminating ones that still serve.
+        reads_ready: Only ready endpoints are used; False where it gets all and decides itself.
+    """
+
+    answers: Mapping[Cause, Answer] = field(default_factory=dict)
+    keepalive_idle: float | None = None
+    connect_timeout: float | None = None
+    read_timeout: float | None = None
+    serves_terminating: bool = False
+    reads_ready: bool = True
+
+
+UNKNOWN_ANSWER: Final = Answer(502, "not known for this gateway")
+UNKNOWN_BEHAVIOUR: Final = Behaviour()
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """One gateway in front of a Service.
+
+    Attributes:
+        facts: Its name, product, and what the upstream list's changes take.
+        behaviour: Its product's.
+        attach: From the EndpointSlice's change to the first request sent to a new endpoint, seconds.
+        detach: From the EndpointSlice's change to the last request sent to the old one, seconds,
+            new connections only.
+    """
+
+    facts: GatewayFacts
+    behaviour: Behaviour
+    attach: Estimate
+    detach: Estimate
+
+    @property
+    def text(self) -> str:
+        """`contour (prod/public)`, for people."""
+        return f"{self.facts.controller} ({self.facts.name})"
+
+    def answer(self, cause: Cause) -> Answer:
+        """What clients see of this cause."""
+        return self.behaviour.answers.get(cause, UNKNOWN_ANSWER)
