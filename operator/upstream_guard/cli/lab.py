@@ -13,10 +13,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from upstream_guard.lab import images, tools
+from upstream_guard.lab import images, packages, tools
 from upstream_guard.lab.existing import ExistingProvider
 from upstream_guard.lab.gateways import GATEWAYS, GatewayAddon
-from upstream_guard.lab.local import PROGRAMS
+from upstream_guard.lab.local import NEEDS, PROGRAMS
 from upstream_guard.lab.model import (
     Cluster,
     LabError,
@@ -134,11 +134,14 @@ def up(
 @command.command()
 @_plain_errors
 def build() -> None:
-    """Build the local provider's programs and the sample's image, and keep them for the next time.
+    """Install and build what the local provider needs, and keep it for the next time.
 
     `lab up` does it as well; this is for who wants the minutes it takes to be over before.
+    Operating-system packages are installed where that is allowed (root on Debian or Ubuntu).
     """
     say = RichReporter()
+    if packages.can_install():
+        packages.ensure_packages(NEEDS, say)
     tools.ensure_tools([*PROGRAMS, "contour", "caddy"], say)
     images.build_upstream_image(say)
 
