@@ -65,13 +65,21 @@ def test_the_upstream_is_static_and_alone_in_its_image(upstream: Path, tmp_path:
     path = tmp_path / "layer.tar"
     path.write_bytes(archive.blob(layer))
     with tarfile.open(path) as tar:
-        (member,) = tar.getmembers()
-        assert (member.name, stat.S_IMODE(member.mode), member.uid) == ("upstream", 0o755, 0)
-        program = tar.extractfile(member)
-        assert program is not None
-        content = program.read()
+        files = [member for member in tar.getmembers() if member.isfile()]
+        assert {(f.name, stat.S_IMODE(f.mode), f.uid) for f in files} == {
+            ("upstream", 0o755, 0),
+            ("bin/sleep", 0o755, 0),
+        }
+        content, sleep = (_content(tar, name) for name in ("upstream", "bin/sleep"))
+    assert content == sleep
     assert content.startswith(b"\x7fELF")
     assert b"/lib64/ld-linux" not in content, "it needs a dynamic linker"
+
+
+def _content(tar: tarfile.TarFile, name: str) -> bytes:
+    program = tar.extractfile(name)
+    assert program is not None
+    return program.read()
 
 
 def test_a_second_build_is_the_first(upstream: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,7 +130,9 @@ def test_is_healthy_unless_told_otherwise(upstream: Upstream) -> None:
     assert head.startswith(b"HTTP/1.1 200 ")
     assert json.loads(body) == {"pod": "shop-1", "status": 200}
     assert upstream.status("/healthz") == 200
-    assert upstream.state() == {
+    state = upstream.state()
+    assert 0 <= time.time() - state.pop("started") < DEADLINE
+    assert state == {
         "pod": "shop-1",
         "mode": "none",
         "sigterm": "exit-on-sigterm",
@@ -349,6 +351,43 @@ class TestSigterm:
             conn.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             assert conn.recv(65536).startswith(b"HTTP/1.1 200 OK")
         assert upstream.process.wait(DEADLINE) == 0
+
+    def test_lingers_as_before_and_finishes_requests(self, launch: Callable[..., Upstream]) -> None:
+        upstream = launch(FAULT="linger-on-sigterm", LINGER_SECONDS="0.5")
+        until(upstream.listening)
+        began = time.monotonic()
+        upstream.process.send_signal(signal.SIGTERM)
+        while time.monotonic() < began + 0.3:
+            assert upstream.status() == 200
+        upstream.fault("slow", delay_seconds=0.6)
+        assert upstream.status() == 200
+        assert upstream.process.wait(DEADLINE) == 0
+
+
+def test_lies_for_a_while_from_its_first_moment(launch: Callable[..., Upstream]) -> None:
+    upstream = launch(LIE_SECONDS="0.5")
+    until(upstream.listening)
+    began = time.monotonic()
+    while time.monotonic() < began + 0.3:
+        assert upstream.status("/healthz") == 200
+        with upstream.connect() as conn:
+            conn.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert read_or_reset(conn) == b""
+    until(lambda: upstream.state()["mode"] == "none")
+    assert upstream.status() == 200
+
+
+@pytest.mark.parametrize(("args", "status"), [(["0.2"], 0), ([], 2), (["soon"], 2), (["-1"], 2)])
+def test_called_as_sleep_it_sleeps(
+    program: Path, tmp_path: Path, args: list[str], status: int
+) -> None:
+    sleep = tmp_path / "sleep"
+    sleep.symlink_to(program)
+    began = time.monotonic()
+    done = subprocess.run([sleep, *args], capture_output=True, check=False, timeout=DEADLINE)
+    assert done.returncode == status
+    assert (time.monotonic() - began >= 0.2) is (status == 0)
+    assert bool(done.stderr) is (status != 0)
 
 
 def read_or_reset(conn: socket.socket) -> bytes:

@@ -73,7 +73,7 @@ def upstream_program(say: Reporter | None = None, cache: Path | None = None) -> 
 
 
 def build_upstream_image(say: Reporter | None = None, cache: Path | None = None) -> Path:
-    """Archive of `UPSTREAM_IMAGE`: one static program, nothing else.
+    """Archive of `UPSTREAM_IMAGE`: one static program, which is its `sleep` too, nothing else.
 
     Args:
         say: Where progress goes.
@@ -85,7 +85,7 @@ def build_upstream_image(say: Reporter | None = None, cache: Path | None = None)
     program = upstream_program(say, cache)
     archive = program.parent / "upstream.tar"
     if not archive.exists():
-        layer = Layer(files={"/upstream": program})
+        layer = Layer(files={"/upstream": program, "/bin/sleep": program})
         config = ImageConfig(entrypoint=("/upstream",), user=NOBODY)
         write_image_archive(archive, UPSTREAM_IMAGE, [layer], config)
     return archive

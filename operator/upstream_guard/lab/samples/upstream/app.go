@@ -38,6 +38,12 @@ func newApp(cfg config, state *state) *app { return &app{cfg: cfg, state: state}
 
 // begin listens, and from then on opens and closes the listener as the fault asks for.
 func (a *app) begin() {
+	if a.cfg.lie > 0 {
+		// Before it listens, or the first requests would see the truth.
+		if err := a.state.set(faultLyingReady, 0, a.cfg.lie); err != nil {
+			log.Fatal(err)
+		}
+	}
 	for {
 		fault, _, changed := a.state.current()
 		if fault == faultRefuse {

@@ -71,5 +71,6 @@ func report(w http.ResponseWriter, a *app) {
 		"sigterm":   a.state.onSignal(),
 		"listening": a.listening(),
 		"requests":  a.requests.Load(),
+		"started":   float64(started.UnixMicro()) / 1e6,
 	})
 }

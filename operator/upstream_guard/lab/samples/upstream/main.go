@@ -14,10 +14,15 @@
 //	PORT, CONTROL_PORT         8080, 8081
 //	START_DELAY_SECONDS        until the app listens; applies after each restart of the container
 //	RESPONSE_DELAY_SECONDS     added to every answer but the health check's
-//	LINGER_SECONDS             how long `stop-listening-on-sigterm` stays alive (5)
+//	LIE_SECONDS                so long after it listens, only the health check is answered: the rest is
+//	                           reset, as by `lying-ready` (0)
+//	LINGER_SECONDS             how long `stop-listening-on-sigterm` stays alive, and how long
+//	                           `linger-on-sigterm` goes on as before (5)
 //	IDLE_CLOSE_SECONDS         when `close-idle-early` closes an idle connection (0.05)
 //	FAULT                      modes from the start, separated by commas
 //	POD_NAME                   who it says it is; the host name unless given
+//
+// Called as `sleep SECONDS` it does just that, for preStop hooks: its image holds nothing else.
 package main
 
 import (
@@ -29,6 +34,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -45,12 +51,19 @@ type config struct {
 	controlPort   int
 	startDelay    time.Duration
 	responseDelay time.Duration
+	lie           time.Duration
 	linger        time.Duration
 	idleClose     time.Duration
 	faults        []string
 }
 
+// started is when the process began, for those who measure how long it takes to serve.
+var started = time.Now()
+
 func main() {
+	if filepath.Base(os.Args[0]) == "sleep" {
+		os.Exit(sleep(os.Args[1:]))
+	}
 	log.SetFlags(log.LstdFlags | log.Lmicroseconds)
 	cfg, err := readConfig(os.LookupEnv)
 	if err != nil {
@@ -88,16 +101,36 @@ func obeySignal(cfg config, app *app) {
 	case sigStopListening:
 		app.closeListener()
 		time.AfterFunc(cfg.linger, func() { os.Exit(0) })
+	case sigLinger:
+		time.AfterFunc(cfg.linger, func() { leave(app) })
 	case sigGraceful:
-		go func() {
-			if err := app.shutdown(context.Background()); err != nil {
-				log.Print(err)
-			}
-			os.Exit(0)
-		}()
+		go leave(app)
 	default:
 		os.Exit(int(syscall.SIGTERM) + 128)
 	}
+}
+
+// leave ends the process when the requests under way are answered.
+func leave(app *app) {
+	if err := app.shutdown(context.Background()); err != nil {
+		log.Print(err)
+	}
+	os.Exit(0)
+}
+
+// sleep waits for the seconds given, and returns the exit status.
+func sleep(args []string) int {
+	if len(args) != 1 {
+		fmt.Fprintln(os.Stderr, "usage: sleep SECONDS")
+		return 2
+	}
+	pause, err := duration(args[0], 0)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "sleep:", err)
+		return 2
+	}
+	time.Sleep(pause)
+	return 0
 }
 
 func readConfig(lookup func(string) (string, bool)) (config, error) {
@@ -118,6 +151,7 @@ func readConfig(lookup func(string) (string, bool)) (config, error) {
 		controlPort:   int(number("CONTROL_PORT", 8081)),
 		startDelay:    seconds(number("START_DELAY_SECONDS", 0)),
 		responseDelay: seconds(number("RESPONSE_DELAY_SECONDS", 0)),
+		lie:           seconds(number("LIE_SECONDS", 0)),
 		linger:        seconds(number("LINGER_SECONDS", 5)),
 		idleClose:     seconds(number("IDLE_CLOSE_SECONDS", 0.05)),
 	}

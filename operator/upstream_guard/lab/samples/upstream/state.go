@@ -32,6 +32,7 @@ const (
 	sigGraceful      = "graceful"
 	sigIgnore        = "ignore-sigterm"
 	sigStopListening = "stop-listening-on-sigterm"
+	sigLinger        = "linger-on-sigterm"
 )
 
 var faults = map[string]string{
@@ -55,7 +56,7 @@ var faults = map[string]string{
 }
 
 var sigModes = map[string]bool{
-	sigExit: true, sigGraceful: true, sigIgnore: true, sigStopListening: true,
+	sigExit: true, sigGraceful: true, sigIgnore: true, sigStopListening: true, sigLinger: true,
 }
 
 // state is what the app has been told to do. A mode concerns either requests or SIGTERM; setting
