@@ -38,6 +38,7 @@ class Behaviour:
         read_timeout: Seconds; infinite where it has none.
         serves_terminating: With no ready endpoint left it uses terminating ones that still serve.
         reads_ready: Only ready endpoints are used; False where it gets all and decides itself.
+        refused_retries: How often a refused connection is tried again at a fresh pick, by default.
     """
 
     answers: Mapping[Cause, Answer] = field(default_factory=dict)
@@ -46,6 +47,7 @@ class Behaviour:
     read_timeout: float | None = None
     serves_terminating: bool = False
     reads_ready: bool = True
+    refused_retries: int = 0
 
 
 UNKNOWN_ANSWER: Final = Answer(502, "not known for this gateway")
@@ -62,12 +64,15 @@ class Gateway:
         attach: From the EndpointSlice's change to the first request sent to a new endpoint, seconds.
         detach: From the EndpointSlice's change to the last request sent to the old one, seconds,
             new connections only.
+        throttle: Least seconds between two updates of its list; the first after a pause is made at
+            once, what comes meanwhile waits (kube-proxy's `minSyncPeriod`).
     """
 
     facts: GatewayFacts
     behaviour: Behaviour
     attach: Estimate
     detach: Estimate
+    throttle: float = 0.0
 
     @property
     def text(self) -> str:

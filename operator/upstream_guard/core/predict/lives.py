@@ -1,0 +1,193 @@
+"""One pod's life as the gateway and the app see it: when it is listed, and when it serves."""
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from upstream_guard.core.predict.draws import Draw
+from upstream_guard.core.predict.play import Play
+from upstream_guard.core.predict.state import Shutdown
+
+FOREVER: Final = math.inf
+
+HOOK_OVERTIME: Final = 2.0
+"""Seconds that a hook still running at the end of the grace period gets (kubelet, `killContainer`)."""
+FIRST_BACKOFF: Final = 10.0
+MAX_BACKOFF: Final = 300.0
+"""Seconds that a container waits before its second and later restarts (kubelet's CrashLoopBackOff)."""
+KILL_NOTICE: Final = 0.05
+"""Seconds from the end of a process until its last container is known to be gone."""
+
+
+class Fault(StrEnum):
+    """Why requests to a listed endpoint fail."""
+
+    NOT_YET = "not-yet"
+    """Listed before it serves."""
+    NO_MORE = "no-more"
+    """Listed after it has stopped."""
+    CRASHED = "crashed"
+    """Its container ended by itself."""
+    LOST = "lost"
+    """Its node is silent."""
+    EMPTY = "empty"
+    """Nobody is listed."""
+    DROPPED = "dropped"
+    """It ended with requests in flight."""
+    KILLED = "killed"
+    """It was killed with requests in flight."""
+
+
+class _Number:
+    """The dimension of each uncertain number, so that no two move together."""
+
+    CREATE = 1
+    START = 2
+    TICK = 3
+    SLICE = 4
+    ATTACH = 5
+    DETACH = 6
+    STOP = 7
+    LINGER = 8
+    DRAIN = 9
+    RESPONSE = 10
+    LIES = 11
+    DELIST = 12
+    RESTART = 13
+    EJECT = 14
+    GATE = 15
+    RECONCILE = 16
+    EVICT = 17
+
+
+NUMBER: Final = _Number
+
+
+@dataclass(slots=True)
+class Life:
+    """One pod, or one container's life in it. Times are seconds from the change's beginning.
+
+    Attributes:
+        ready_at: When it becomes ready; minus infinity for those that were there before.
+        listed: When the EndpointSlice lists it.
+        delisted: When the EndpointSlice drops it.
+        used_from: When the gateway begins to send requests to it.
+        used_until: When the gateway stops to.
+        serves_from: When it answers.
+        serves_until: When it no longer does.
+        gone: When its last container has ended.
+        early: Why requests fail that come before `serves_from`.
+        late: Why requests fail that come after `serves_until`.
+        dropped: Seconds of requests in flight that are lost at `serves_until`.
+        drop: Why they are lost.
+        terminating: When it was deleted.
+    """
+
+    ready_at: float = -FOREVER
+    listed: float = -FOREVER
+    delisted: float = FOREVER
+    used_from: float = -FOREVER
+    used_until: float = FOREVER
+    serves_from: float = -FOREVER
+    serves_until: float = FOREVER
+    gone: float = FOREVER
+    early: Fault = Fault.NOT_YET
+    late: Fault = Fault.NO_MORE
+    dropped: float = 0.0
+    drop: Fault = Fault.DROPPED
+    terminating: float = FOREVER
+
+
+def born(play: Play, draw: Draw, at: float, pod: int) -> Life:
+    """A new pod, decided for at `at`."""
+    started = at + draw.of(play.platform.create, NUMBER.CREATE, pod)
+    return _started(play, draw, started, pod)
+
+
+def _started(play: Play, draw: Draw, started: float, pod: int) -> Life:
+    serves = started + draw.of(play.app.start, NUMBER.START)
+    ready = _ready(play, draw, started, serves, pod)
+    listed = ready + draw.of(play.platform.ready_to_slice, NUMBER.SLICE, pod)
+    return Life(ready_at=ready, listed=listed, serves_from=serves)
+
+
+def _ready(play: Play, draw: Draw, started: float, serves: float, pod: int) -> float:
+    """When the pod counts as ready: by the kubelet's probe, and by the guard's gate."""
+    readying = play.readying
+    ready = started
+    if readying.probed:
+        lies = draw.of(readying.lies, NUMBER.LIES)
+        passes = max(started + readying.initial_delay, serves - lies)
+        offset = 0.1 * draw.quantile(NUMBER.TICK, pod)
+        ticks = max(0, math.ceil((passes - started - offset) / readying.period))
+        ready = started + offset + (ticks + readying.successes - 1) * readying.period
+    if readying.gated:
+        seen = serves + readying.gate_interval * (0.5 + draw.quantile(NUMBER.GATE, pod))
+        ready = max(ready, seen)
+    return ready
+
+
+def end(play: Play, draw: Draw, life: Life, at: float, pod: int) -> None:
+    """Delete a pod at `at`: the list forgets it while the kubelet stops it."""
+    stopping, app = play.stopping, play.app
+    life.terminating = at
+    life.delisted = at + draw.of(play.platform.ready_to_slice, NUMBER.SLICE, pod)
+    told = at + draw.of(play.platform.stop, NUMBER.STOP, pod)
+    killed = at + stopping.grace
+    hook = stopping.hook or 0.0
+    sigterm = min(told + hook, max(killed, told))
+    if hook >= stopping.grace > 0:
+        killed = sigterm + HOOK_OVERTIME
+    killed = max(killed, sigterm)
+    response = draw.of(app.response, NUMBER.RESPONSE, pod)
+    match app.shutdown:
+        case Shutdown.LINGERS:
+            stops, drains = sigterm + draw.of(app.linger, NUMBER.LINGER), True
+        case Shutdown.IGNORES:
+            stops, drains = killed, False
+        case Shutdown.EXITS:
+            stops, drains = sigterm, False
+        case _:
+            stops, drains = sigterm, True
+    life.serves_until = min(life.serves_until, stops, killed)
+    needs = max(response, draw.of(app.drain, NUMBER.DRAIN)) if drains else 0.0
+    life.gone = min(life.serves_until + needs, killed) + KILL_NOTICE
+    _drop(life, response, drains=drains, until_kill=killed - life.serves_until)
+
+
+def _drop(life: Life, response: float, *, drains: bool, until_kill: float) -> None:
+    """Requests that are in flight when the app ends.
+
+    Of requests that take `response` seconds, those sent in the last `response` seconds are under
+    way; an app that drains has `until_kill` seconds for them.
+    """
+    saved = until_kill if drains else 0.0
+    life.dropped = max(0.0, response - saved)
+    life.drop = Fault.KILLED if drains or until_kill <= 0 else Fault.DROPPED
+
+
+def crash(play: Play, draw: Draw, life: Life, pod: int) -> Life:
+    """A pod's container ends at 0 and is started again; returns the life that follows in the pod."""
+    life.serves_until = 0.0
+    life.late = Fault.CRASHED
+    life.dropped, life.drop = draw.of(play.app.response, NUMBER.RESPONSE, pod), Fault.CRASHED
+    noticed = draw.of(play.platform.exit_delist, NUMBER.DELIST, pod)
+    if play.stopping.eject is not None:
+        noticed = min(noticed, draw.of(play.stopping.eject, NUMBER.EJECT, pod))
+    life.delisted = noticed
+    pause = 0.0
+    if play.restarts > 0:
+        pause = min(MAX_BACKOFF, FIRST_BACKOFF * 2.0 ** min(play.restarts - 1, 10))
+    restarted = noticed + pause + 0.2 + 0.5 * draw.quantile(NUMBER.RESTART, pod)
+    return _started(play, draw, restarted, pod)
+
+
+def lose(play: Play, draw: Draw, life: Life, pod: int) -> None:
+    """A pod's node falls silent at 0."""
+    life.serves_until = 0.0
+    life.late = Fault.LOST
+    noticed = draw.of(play.platform.node_delist, NUMBER.DELIST)
+    if play.stopping.eject is not None:
+        noticed = min(noticed, draw.of(play.stopping.eject, NUMBER.EJECT, pod))
+    life.delisted = noticed
