@@ -7,6 +7,7 @@ Usage: python docs/generate.py [--check]
 """
 
 import importlib.util
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -17,8 +18,12 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from upstream_guard import cli
+from upstream_guard.core.predict.estimate import Estimate
 from upstream_guard.core.reasons import REASONS, ConditionType, Reason, ReasonInfo
-from upstream_guard.gateways import PROFILES
+from upstream_guard.core.tuning import GatewayKind
+from upstream_guard.gateways import PROFILES, cluster_ip
+from upstream_guard.gateways.answers import answer_cells
+from upstream_guard.gateways.behaviour import MIN_SYNC_PERIOD, model_of
 from upstream_guard.gateways.profile import Profile
 from upstream_guard.metrics import Metrics
 from upstream_guard.resources.status import format_seconds
@@ -165,8 +170,62 @@ def gateways_page() -> str:
             ("controller", "detach", "margin", "attach", "recognised by", "evidence"),
             (_gateway_row(profile) for profile in PROFILES.values()),
         ),
+        "\n## How each treats its upstreams\n",
+        (
+            "What predictions are made with, for a gateway that is configured as its product comes. "
+            "Latencies count from the EndpointSlice's change and are given as low / likely / high; "
+            f"kube-proxy waits up to {format_seconds(MIN_SYNC_PERIOD)} on top, because it updates at "
+            "most that often. `none` as a status: the client's connection ends without one. Certain: "
+            "measured, or read in the product's code. A `GatewayProfile` replaces the latencies, "
+            "time-outs and retries.\n"
+        ),
     ]
+    for profile in PROFILES.values():
+        lines += _gateway_section(profile)
     return "\n".join(lines) + "\n"
+
+
+def _gateway_section(profile: Profile) -> Iterator[str]:
+    gateway = model_of(profile.facts(profile.controller, GatewayKind.PROFILE))
+    behaviour = gateway.behaviour
+    yield f"### {profile.controller}\n"
+    yield f"- detach: {_estimate(gateway.detach)}"
+    yield f"- attach: {_estimate(gateway.attach)}"
+    if gateway.throttle:
+        yield f"- at most one update of its list every {format_seconds(gateway.throttle)}"
+    yield f"- connect time-out: {_limit(behaviour.connect_timeout)}"
+    yield f"- read time-out: {_limit(behaviour.read_timeout)}"
+    yield f"- closes idle upstream connections after: {_limit(behaviour.keepalive_idle)}"
+    yield f"- retries of a refused connection that meet a fresh pick: {behaviour.refused_retries}"
+    if behaviour.serves_terminating:
+        yield "- with no ready endpoint left it uses terminating ones that still serve"
+    if not behaviour.reads_ready:
+        yield "- it gets endpoints that are not ready as well"
+    yield ""
+    if not behaviour.answers:
+        yield "What it answers depends on the proxy, which is not known.\n"
+        return
+    yield from _table(
+        ("cause", "status", "in its words", "certain"),
+        (
+            (f"`{cause}`", *answer_cells(answer))
+            for cause, answer in sorted(behaviour.answers.items())
+        ),
+    )
+    yield ""
+
+
+def _estimate(estimate: Estimate) -> str:
+    if estimate.low == estimate.high:
+        return f"{format_seconds(estimate.value)} ({estimate.source})"
+    numbers = " / ".join(format_seconds(n) for n in (estimate.low, estimate.value, estimate.high))
+    return f"{numbers} ({estimate.evidence}: {estimate.source})"
+
+
+def _limit(seconds: float | None) -> str:
+    if seconds is None:
+        return "not known"
+    return "none" if math.isinf(seconds) else format_seconds(seconds)
 
 
 def _gateway_row(profile: Profile) -> tuple[str, ...]:
@@ -180,9 +239,14 @@ def _gateway_row(profile: Profile) -> tuple[str, ...]:
         format_seconds(profile.detach_seconds),
         format_seconds(profile.margin_seconds),
         format_seconds(profile.attach_seconds),
-        ", ".join(found_by) or "a GatewayProfile, or no route at all",
+        ", ".join(found_by) or _found_otherwise(profile),
         f"{profile.evidence}: {profile.source}",
     )
+
+
+def _found_otherwise(profile: Profile) -> str:
+    by_name = f"a GatewayProfile with `controller: {profile.controller}`"
+    return f"{by_name}, or no route at all" if profile is cluster_ip.PROFILE else by_name
 
 
 def cli_page() -> str:

@@ -88,11 +88,44 @@ def test_a_profile_names_services_that_no_route_names() -> None:
     assert advise_drain(DrainPolicy(), [gateway]).pre_stop == 2
 
 
+@pytest.mark.parametrize("controller", ["nginx", "haproxy", "caddy", "httpd", "envoy"])
+def test_plain_proxies_are_known_by_name_only(controller: str) -> None:
+    profile = GatewayProfile("edge", services=frozenset({SHOP}), controller=controller)
+    (gateway,) = discover(SHOP, [], {}, {}, [profile])
+    assert (gateway.name, gateway.controller) == ("edge", controller)
+    assert gateway.via_cluster_ip
+    of_class = GatewayProfile("edge", ingress_classes=frozenset({"nginx"}), controller=controller)
+    (gateway,) = discover(SHOP, [ingress("nginx")], CLASSES, {}, [of_class])
+    assert (gateway.controller, gateway.via_cluster_ip) == (controller, True)
+    ((_, by_class_name),) = found(ingress(controller))
+    assert by_class_name not in {"haproxy", "caddy", "httpd", "envoy", "nginx"}
+
+
+def test_a_profile_says_what_the_gateway_is_configured_with() -> None:
+    profile = GatewayProfile(
+        "mine",
+        ingress_classes=frozenset({"edge"}),
+        connect_timeout=1.0,
+        read_timeout=5.0,
+        keepalive_idle=0.0,
+        retries=4,
+    )
+    (gateway,) = discover(SHOP, [ingress("edge")], CLASSES, GATEWAYS, [profile])
+    said = (gateway.connect_timeout, gateway.read_timeout, gateway.keepalive_idle, gateway.retries)
+    assert said == (1.0, 5.0, 0.0, 4)
+    assert gateway.evidence is Evidence.BUILTIN
+
+
 @pytest.mark.parametrize(
     ("controller", "pre_stop"),
     [
         ("contour", 1),
         ("cluster-ip", 2),
+        ("nginx", 2),
+        ("haproxy", 2),
+        ("caddy", 2),
+        ("httpd", 2),
+        ("envoy", 2),
         ("envoy-gateway", 2),
         ("traefik", 4),
         ("haproxy-ingress", 4),

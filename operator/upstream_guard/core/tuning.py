@@ -76,6 +76,10 @@ class GatewayFacts:
         bad_statuses: Statuses by which this gateway says that its upstream failed.
         kind: What `name` names.
         margin_seconds: What is added to `detach_seconds` when a preStop is sized.
+        connect_timeout: As in `GatewayProfile`; None takes what the product is known for, as below.
+        read_timeout: As in `GatewayProfile`.
+        keepalive_idle: As in `GatewayProfile`.
+        retries: As in `GatewayProfile`.
     """
 
     name: str
@@ -88,6 +92,10 @@ class GatewayFacts:
     bad_statuses: tuple[int, ...] = (502, 503, 504)
     kind: GatewayKind = GatewayKind.INGRESS_CLASS
     margin_seconds: float = UNMEASURED_MARGIN
+    connect_timeout: float | None = None
+    read_timeout: float | None = None
+    keepalive_idle: float | None = None
+    retries: int | None = None
 
     @property
     def needed_seconds(self) -> float:

@@ -14,15 +14,20 @@ from upstream_guard.core.tuning import (
 )
 from upstream_guard.gateways import (
     aws_alb,
+    caddy,
     cluster_ip,
     contour,
+    envoy,
     envoy_gateway,
     f5_nginx,
     gce,
+    haproxy,
     haproxy_ingress,
     haproxytech,
+    httpd,
     ingress_nginx,
     istio,
+    nginx,
     skipper,
     traefik,
 )
@@ -34,15 +39,20 @@ PROFILES: Final[Mapping[str, Profile]] = {
     module.PROFILE.controller: module.PROFILE
     for module in (
         aws_alb,
+        caddy,
         cluster_ip,
         contour,
+        envoy,
         envoy_gateway,
         f5_nginx,
         gce,
+        haproxy,
         haproxy_ingress,
         haproxytech,
+        httpd,
         ingress_nginx,
         istio,
+        nginx,
         skipper,
         traefik,
     )
@@ -82,7 +92,7 @@ def discover(
             found[facts.kind, facts.name] = facts
     for profile in known:
         if service in profile.services:
-            base = _builtin(profile.controller or "cluster-ip")
+            base = profile_of(profile.controller or "cluster-ip")
             facts = base.facts(profile.name, GatewayKind.PROFILE)
             found[facts.kind, facts.name] = _override(facts, profile)
     return tuple(found[key] for key in sorted(found))
@@ -113,17 +123,23 @@ def _by_class(class_: str, controller: str | None) -> Profile:
             return profile
         if controller is not None and profile.is_ingress_controller(controller):
             return profile
-    return unknown(controller or class_)
+    return _not_built_in(controller or class_)
 
 
 def _by_gateway_controller(controller: str) -> Profile:
     for profile in PROFILES.values():
         if profile.is_gateway_controller(controller):
             return profile
-    return unknown(controller)
+    return _not_built_in(controller)
 
 
-def _builtin(controller: str) -> Profile:
+def _not_built_in(name: str) -> Profile:
+    """A class may be called `caddy`; that does not make its gateway the plain proxy of that name."""
+    return unknown("" if name in PROFILES else name)
+
+
+def profile_of(controller: str) -> Profile:
+    """The built-in profile of that name; of a name that is not known, one that assumes slowness."""
     return PROFILES.get(controller) or unknown(controller)
 
 
@@ -132,7 +148,7 @@ def _first_override(facts: GatewayFacts, profiles: Iterable[GatewayProfile]) -> 
     if profile is None:
         return facts
     if profile.controller:
-        facts = _builtin(profile.controller).facts(facts.name, facts.kind)
+        facts = profile_of(profile.controller).facts(facts.name, facts.kind)
     return _override(facts, profile)
 
 
@@ -144,6 +160,10 @@ def _override(facts: GatewayFacts, profile: GatewayProfile) -> GatewayFacts:
         via_cluster_ip=_either(profile.via_cluster_ip, facts.via_cluster_ip),
         attach_seconds=_either(profile.attach_seconds, facts.attach_seconds),
         bad_statuses=_either(profile.bad_statuses, facts.bad_statuses),
+        connect_timeout=profile.connect_timeout,
+        read_timeout=profile.read_timeout,
+        keepalive_idle=profile.keepalive_idle,
+        retries=profile.retries,
     )
     if profile.detach_seconds is None:
         return changed

@@ -1,7 +1,20 @@
 """Envoy Gateway: sends every endpoint to Envoy, terminating ones as DRAINING."""
 
+from upstream_guard.core.predict.gateway import Behaviour
 from upstream_guard.core.tuning import Evidence
+from upstream_guard.gateways.families import ENVOY
 from upstream_guard.gateways.profile import Profile
+
+BEHAVIOUR = Behaviour(
+    answers=ENVOY,
+    keepalive_idle=3600.0,
+    # Envoy's default for a response (documentation).
+    read_timeout=15.0,
+    # Envoy gets every endpoint. With more than half of them unhealthy (terminating ones count as such)
+    # its panic threshold makes it use all of them: inferred, not tested.
+    reads_ready=False,
+    serves_terminating=True,
+)
 
 PROFILE = Profile(
     controller="envoy-gateway",
@@ -14,4 +27,5 @@ PROFILE = Profile(
     ),
     bad_statuses=(502, 503, 504),
     gateway_controllers=("gateway.envoyproxy.io/*",),
+    behaviour=BEHAVIOUR,
 )

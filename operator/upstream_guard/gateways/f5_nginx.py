@@ -1,7 +1,19 @@
 """F5 NGINX Ingress Controller: reloads nginx; only endpoints whose `ready` is true."""
 
+from upstream_guard.core.predict.gateway import Behaviour
 from upstream_guard.core.tuning import Evidence
+from upstream_guard.gateways.families import NGINX
 from upstream_guard.gateways.profile import Profile
+
+BEHAVIOUR = Behaviour(
+    answers=NGINX,
+    keepalive_idle=60.0,
+    # proxy-connect-timeout and proxy-read-timeout of its ConfigMap (documentation).
+    connect_timeout=60.0,
+    read_timeout=60.0,
+    # nginx tries every upstream once; two more are there with three replicas.
+    refused_retries=2,
+)
 
 PROFILE = Profile(
     controller="f5-nginx",
@@ -13,4 +25,5 @@ PROFILE = Profile(
     bad_statuses=(502, 504),
     ingress_controllers=("nginx.org/ingress-controller*",),
     gateway_controllers=("gateway.nginx.org/*",),
+    behaviour=BEHAVIOUR,
 )

@@ -1,7 +1,18 @@
 """Google Cloud load balancers with container-native load balancing (NEG)."""
 
+from upstream_guard.core.causes import Cause
+from upstream_guard.core.predict.gateway import Answer, Behaviour
 from upstream_guard.core.tuning import Evidence
 from upstream_guard.gateways.profile import Profile
+
+BEHAVIOUR = Behaviour(
+    answers={Cause.STALE_UPSTREAM: Answer(502, "users reported it in rollouts (ingress-gce#769)")},
+    # Google's documentation: fixed at 600 s; a backend service waits 30 s for a response.
+    keepalive_idle=600.0,
+    read_timeout=30.0,
+    # It takes what is not terminating (from memory).
+    reads_ready=False,
+)
 
 PROFILE = Profile(
     controller="gce",
@@ -16,4 +27,5 @@ PROFILE = Profile(
     ingress_controllers=("k8s.io/ingress-gce*", "ingress.gke.io/*"),
     ingress_classes=("gce", "gce-internal"),
     gateway_controllers=("networking.gke.io/*",),
+    behaviour=BEHAVIOUR,
 )

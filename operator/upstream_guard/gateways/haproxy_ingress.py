@@ -1,7 +1,18 @@
 """jcmoraisjr's HAProxy Ingress: 200 ms of quiet, and 2 s between updates."""
 
+from upstream_guard.core.predict.gateway import Behaviour
 from upstream_guard.core.tuning import Evidence
+from upstream_guard.gateways.families import HAPROXY
 from upstream_guard.gateways.profile import Profile
+
+BEHAVIOUR = Behaviour(
+    answers=HAPROXY,
+    # Half of the idle connections are closed every 5 s (`pool-purge-delay`); the rest live longer.
+    keepalive_idle=5.0,
+    # timeout-connect and timeout-server (documentation).
+    connect_timeout=5.0,
+    read_timeout=50.0,
+)
 
 PROFILE = Profile(
     controller="haproxy-ingress",
@@ -12,4 +23,5 @@ PROFILE = Profile(
     bad_statuses=(502, 503, 504),
     ingress_controllers=("haproxy-ingress.github.io/*",),
     gateway_controllers=("haproxy-ingress.github.io/*",),
+    behaviour=BEHAVIOUR,
 )

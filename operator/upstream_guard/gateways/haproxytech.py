@@ -1,7 +1,18 @@
 """HAProxy's own ingress controller: synchronises every 5 s."""
 
+from upstream_guard.core.predict.gateway import Behaviour
 from upstream_guard.core.tuning import Evidence
+from upstream_guard.gateways.families import HAPROXY
 from upstream_guard.gateways.profile import Profile
+
+BEHAVIOUR = Behaviour(
+    answers=HAPROXY,
+    # Half of the idle connections are closed every 5 s (`pool-purge-delay`); the rest live longer.
+    keepalive_idle=5.0,
+    # Of the configuration in its image.
+    connect_timeout=5.0,
+    read_timeout=50.0,
+)
 
 PROFILE = Profile(
     controller="haproxytech",
@@ -14,4 +25,5 @@ PROFILE = Profile(
     ingress_controllers=("haproxy.org/ingress-controller*",),
     ingress_classes=("haproxy",),
     gateway_controllers=("haproxy.org/*",),
+    behaviour=BEHAVIOUR,
 )

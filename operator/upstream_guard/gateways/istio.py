@@ -1,7 +1,21 @@
 """Istio's gateways: istiod waits for 100 ms of quiet, for 10 s at most, and drops terminating endpoints."""
 
+import math
+
+from upstream_guard.core.predict.gateway import Behaviour
 from upstream_guard.core.tuning import Evidence
+from upstream_guard.gateways.families import CONNECT_FAILURES, ENVOY, retrying
 from upstream_guard.gateways.profile import Profile
+
+BEHAVIOUR = Behaviour(
+    # Two retries by default, but not after a reset.
+    answers=retrying(ENVOY, CONNECT_FAILURES),
+    keepalive_idle=3600.0,
+    # Documentation: 10 s to connect, no limit for a response.
+    connect_timeout=10.0,
+    read_timeout=math.inf,
+    refused_retries=2,
+)
 
 PROFILE = Profile(
     controller="istio",
@@ -16,4 +30,5 @@ PROFILE = Profile(
     ingress_controllers=("istio.io/ingress-controller",),
     ingress_classes=("istio",),
     gateway_controllers=("istio.io/*",),
+    behaviour=BEHAVIOUR,
 )

@@ -3,7 +3,10 @@
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
+from upstream_guard.core.predict.estimate import Estimate
+from upstream_guard.core.predict.gateway import UNKNOWN_BEHAVIOUR, Behaviour
 from upstream_guard.core.tuning import (
+    CLUSTER_IP,
     UNMEASURED_MARGIN,
     Evidence,
     GatewayFacts,
@@ -27,6 +30,9 @@ class Profile:
         gateway_controllers: Patterns of `GatewayClass.spec.controllerName`.
         via_cluster_ip: Whether it sends to the ClusterIP, so that kube-proxy picks the pod.
         margin_seconds: As in `GatewayFacts`.
+        behaviour: How it treats its upstreams by default.
+        detach: The distribution behind `detach_seconds`, where it was measured.
+        attach: The distribution behind `attach_seconds`, where it was measured.
     """
 
     controller: str
@@ -40,6 +46,9 @@ class Profile:
     gateway_controllers: tuple[str, ...] = ()
     via_cluster_ip: bool = False
     margin_seconds: float = UNMEASURED_MARGIN
+    behaviour: Behaviour = UNKNOWN_BEHAVIOUR
+    detach: Estimate | None = None
+    attach: Estimate | None = None
 
     def is_ingress_controller(self, controller: str) -> bool:
         """Whether an IngressClass of that controller is served by this product."""
@@ -63,6 +72,24 @@ class Profile:
             kind=kind,
             margin_seconds=self.margin_seconds,
         )
+
+
+def through_cluster_ip(controller: str, behaviour: Behaviour = UNKNOWN_BEHAVIOUR) -> Profile:
+    """The profile of a proxy that sends to the Service's ClusterIP: as fast as kube-proxy.
+
+    No route names such a proxy, so a GatewayProfile, or who asks, has to.
+    """
+    return Profile(
+        controller=controller,
+        detach_seconds=CLUSTER_IP.detach_seconds,
+        attach_seconds=CLUSTER_IP.attach_seconds,
+        evidence=CLUSTER_IP.evidence,
+        source=CLUSTER_IP.source,
+        bad_statuses=CLUSTER_IP.bad_statuses,
+        via_cluster_ip=True,
+        margin_seconds=CLUSTER_IP.margin_seconds,
+        behaviour=behaviour,
+    )
 
 
 def unknown(controller: str) -> Profile:

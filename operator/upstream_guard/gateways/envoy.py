@@ -1,0 +1,16 @@
+"""A plain Envoy that sends to the Service's ClusterIP."""
+
+from upstream_guard.core.predict.gateway import Behaviour
+from upstream_guard.gateways.families import ENVOY, to_cluster_ip
+from upstream_guard.gateways.profile import through_cluster_ip
+
+PROFILE = through_cluster_ip(
+    "envoy",
+    Behaviour(
+        answers=to_cluster_ip(ENVOY),
+        # Its documentation: an hour; 5 s to connect and 15 s for a response.
+        keepalive_idle=3600.0,
+        connect_timeout=5.0,
+        read_timeout=15.0,
+    ),
+)

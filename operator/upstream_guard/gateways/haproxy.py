@@ -1,0 +1,16 @@
+"""A plain HAProxy that sends to the Service's ClusterIP."""
+
+from upstream_guard.core.predict.gateway import Behaviour
+from upstream_guard.gateways.families import HAPROXY_TO_CLUSTER_IP
+from upstream_guard.gateways.profile import through_cluster_ip
+
+PROFILE = through_cluster_ip(
+    "haproxy",
+    Behaviour(
+        answers=HAPROXY_TO_CLUSTER_IP,
+        # Half of the idle connections are closed every 5 s (`pool-purge-delay`); the rest live longer.
+        keepalive_idle=5.0,
+        # `retries 3`, a second apart; it has no time-outs but those that are configured.
+        refused_retries=3,
+    ),
+)
