@@ -24,6 +24,8 @@ class PlatformFacts:
         ready_to_slice: From `Ready` (or a deletion) to the EndpointSlice that says so.
         stop: From a deletion to the kubelet's preStop or SIGTERM.
         reconcile: One step of a workload controller.
+        notice: From the start of a container until the kubelet takes note of it and asks, or without
+            a probe believes, whether it is ready: it looks every second (its PLEG).
         exit_delist: From the end of a container to the EndpointSlice without it.
         node_delist: From a node's silence to the EndpointSlice without its pods.
         evict: Between two evictions of one drain.
@@ -33,7 +35,8 @@ class PlatformFacts:
     ready_to_slice: Estimate = field(default=_builtin(0.04, 0.05, 0.15, _LAB))
     stop: Estimate = field(default=_builtin(0.02, 0.06, 0.3, _LAB))
     reconcile: Estimate = field(default=_builtin(0.01, 0.03, 0.1, _LAB))
-    exit_delist: Estimate = field(default=_builtin(0.5, 1.0, 1.6, _LAB))
+    notice: Estimate = field(default=_builtin(0.1, 0.5, 1.0, _LAB))
+    exit_delist: Estimate = field(default=_builtin(0.2, 0.6, 1.4, _LAB))
     node_delist: Estimate = field(
         default=Estimate(
             40.0, 45.0, 55.0, Evidence.ASSUMED, "node-monitor-grace-period of 40 to 50 s"

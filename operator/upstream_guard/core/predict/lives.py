@@ -59,6 +59,7 @@ class _Number:
     GATE = 15
     RECONCILE = 16
     EVICT = 17
+    NOTICE = 18
 
 
 NUMBER: Final = _Number
@@ -115,17 +116,28 @@ def _started(play: Play, draw: Draw, started: float, pod: int) -> Life:
 def _ready(play: Play, draw: Draw, started: float, serves: float, pod: int) -> float:
     """When the pod counts as ready: by the kubelet's probe, and by the guard's gate."""
     readying = play.readying
-    ready = started
+    noticed = started + draw.of(play.platform.notice, NUMBER.NOTICE, pod)
+    ready = noticed
     if readying.probed:
-        lies = draw.of(readying.lies, NUMBER.LIES)
-        passes = max(started + readying.initial_delay, serves - lies)
-        offset = 0.1 * draw.quantile(NUMBER.TICK, pod)
-        ticks = max(0, math.ceil((passes - started - offset) / readying.period))
-        ready = started + offset + (ticks + readying.successes - 1) * readying.period
+        passes = max(started + readying.initial_delay, serves - draw.of(readying.lies, NUMBER.LIES))
+        # The worker ticks since the pod was bound, some time before its container started.
+        begun = started - 0.2 - 0.8 * draw.quantile(NUMBER.TICK, pod)
+        ready = _probed(begun, readying.startup_period or readying.period, noticed, passes)
+        ready += (readying.successes - 1) * readying.period
     if readying.gated:
         seen = serves + readying.gate_interval * (0.5 + draw.quantile(NUMBER.GATE, pod))
         ready = max(ready, seen)
     return ready
+
+
+def _probed(begun: float, period: float, noticed: float, passes: float) -> float:
+    """The first probe that passes: at once when the kubelet notices the start, then with each tick.
+
+    Source: kubernetes/pkg/kubelet/prober, `UpdatePodStatus` (which triggers a run) and `worker.run`.
+    """
+    if passes <= noticed:
+        return noticed
+    return begun + math.ceil((passes - begun) / period) * period
 
 
 def end(play: Play, draw: Draw, life: Life, at: float, pod: int) -> None:
@@ -179,7 +191,7 @@ def crash(play: Play, draw: Draw, life: Life, pod: int) -> Life:
     pause = 0.0
     if play.restarts > 0:
         pause = min(MAX_BACKOFF, FIRST_BACKOFF * 2.0 ** min(play.restarts - 1, 10))
-    restarted = noticed + pause + 0.2 + 0.5 * draw.quantile(NUMBER.RESTART, pod)
+    restarted = noticed + pause + 0.3 * draw.quantile(NUMBER.RESTART, pod)
     return _started(play, draw, restarted, pod)
 
 

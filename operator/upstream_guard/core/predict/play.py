@@ -50,6 +50,7 @@ class Readying:
         initial_delay: Seconds.
         period: Seconds.
         successes: In a row.
+        startup_period: Seconds between startup probes, which come before; 0 where there is none.
         lies: Seconds by which it succeeds before the app serves.
         gated: The operator's gate is waited for as well.
         gate_interval: Seconds between the operator's probes.
@@ -60,6 +61,7 @@ class Readying:
     initial_delay: float = 0.0
     period: float = 10.0
     successes: int = 1
+    startup_period: float = 0.0
     lies: Estimate = UNKNOWN_ZERO
     gated: bool = False
     gate_interval: float = 0.5
@@ -264,6 +266,7 @@ def _readying(state: State, container: Container | None, app: AppFacts) -> Ready
         initial_delay=probe.initial_delay,
         period=max(1.0, probe.period),
         successes=max(1, probe.success_threshold),
+        startup_period=max(1.0, container.startup.period) if container.startup else 0.0,
         lies=app.readiness_lies,
         gated=gates,
         gate_interval=interval,
