@@ -131,7 +131,8 @@ def test_is_healthy_unless_told_otherwise(upstream: Upstream) -> None:
     assert json.loads(body) == {"pod": "shop-1", "status": 200}
     assert upstream.status("/healthz") == 200
     state = upstream.state()
-    assert 0 <= time.time() - state.pop("started") < DEADLINE
+    began, serving = state.pop("started"), state.pop("serving")
+    assert time.time() - DEADLINE < began <= serving <= time.time()
     assert state == {
         "pod": "shop-1",
         "mode": "none",
@@ -373,8 +374,11 @@ def test_lies_for_a_while_from_its_first_moment(launch: Callable[..., Upstream])
         with upstream.connect() as conn:
             conn.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             assert read_or_reset(conn) == b""
+    assert upstream.state()["serving"] == 0
     until(lambda: upstream.state()["mode"] == "none")
     assert upstream.status() == 200
+    state = upstream.state()
+    assert 0.5 <= state["serving"] - state["started"] < DEADLINE
 
 
 @pytest.mark.parametrize(("args", "status"), [(["0.2"], 0), ([], 2), (["soon"], 2), (["-1"], 2)])

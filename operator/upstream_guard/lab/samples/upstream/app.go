@@ -27,6 +27,7 @@ type app struct {
 	cfg      config
 	state    *state
 	requests atomic.Int64
+	serving  atomic.Int64 // Unix microseconds since which it answers requests, 0 before
 
 	mu       sync.Mutex
 	server   *http.Server
@@ -50,6 +51,9 @@ func (a *app) begin() {
 			a.stopServer()
 		} else {
 			a.startServer()
+		}
+		if fault == faultNone {
+			a.serving.CompareAndSwap(0, time.Now().UnixMicro())
 		}
 		<-changed
 	}

@@ -72,5 +72,6 @@ func report(w http.ResponseWriter, a *app) {
 		"listening": a.listening(),
 		"requests":  a.requests.Load(),
 		"started":   float64(started.UnixMicro()) / 1e6,
+		"serving":   float64(a.serving.Load()) / 1e6,
 	})
 }
