@@ -24,6 +24,13 @@ DETECTION_SECONDS: Final = _PROBE.interval * _PROBE.failure_threshold + _PROBE.t
 """From the first failed request to the last, where one endpoint goes bad: the promise, with 0.3 s
 for the way from verdict to gateway."""
 
+ENOUGH_RUNS: Final = 3
+"""From so many repeats on, a crash's guarded window is compared with the tuned one to the last digit.
+
+Both end within about half a second, at a moment that chance sets (when the next probe is due, when
+the kubelet looks next); with fewer repeats the guarded one may be longer by one interval of probes.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -197,7 +204,8 @@ def _check_crash(guarded: list[Run], others: Others) -> Check:
         median(run.tally.window_seconds for run in others[variant]) if others[variant] else None
         for variant in (Variant.PLAIN, Variant.TUNED)
     )
-    held = (plain is None or mine <= plain / 2) and (tuned is None or mine <= tuned)
+    luck = _PROBE.interval if len(guarded) < ENOUGH_RUNS else 0.0
+    held = (plain is None or mine <= plain / 2) and (tuned is None or mine <= tuned + luck)
     beside = _beside(others, lambda run: f"{run.tally.window_seconds:.2f} s")
     return Check(held, f"a window of {mine:.2f} s{beside}")
 
