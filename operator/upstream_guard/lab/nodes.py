@@ -1,11 +1,14 @@
 """Accidents that happen to nodes, for tests and the demo. Local clusters only."""
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from upstream_guard.lab import leftovers, plan
 from upstream_guard.lab.model import Cluster, LabError, LabNode
+
+_NOTHING_FOUND = " 0 flow entries"
+"""conntrack counts that as a failure."""
 
 
 def cut(node: LabNode) -> None:
@@ -52,10 +55,26 @@ def flush_conntrack(cluster: Cluster) -> None:
     """
     if not cluster.nodes:
         return
+    _conntrack(cluster, "--flush")
+
+
+def forget_pods(cluster: Cluster, addresses: Iterable[str]) -> None:
+    """As `flush_conntrack`, of the connections to these pods only: others may be in use.
+
+    Raises:
+        LabError: if the tables cannot be changed.
+    """
+    for address in addresses:
+        _conntrack(cluster, "--delete", f"--reply-src={address}")
+
+
+def _conntrack(cluster: Cluster, *words: str) -> None:
+    if not cluster.nodes:
+        return
     for netns in (plan.EDGE, *(node.netns for node in cluster.nodes)):
-        command = ["nsenter", f"--net=/run/netns/{netns}", "conntrack", "--flush"]
+        command = ["nsenter", f"--net=/run/netns/{netns}", "conntrack", *words]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
+        if done.returncode and _NOTHING_FOUND not in done.stderr:
             raise LabError(f"`{' '.join(command)}` failed: {done.stderr.strip()}")
 
 

@@ -3,7 +3,7 @@
 import json
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,6 +85,10 @@ class Bench:
                 ["nsenter", f"--net=/run/netns/{plan.EDGE}", "sh", "-c", command],
                 capture_output=True, check=False, timeout=20,
             )  # fmt: skip
+
+    def forget(self, addresses: Iterable[str]) -> None:
+        """As `flush`, of connections to these pods only, so that other runs go on undisturbed."""
+        nodes.forget_pods(self.cluster, addresses)
 
     @asynccontextmanager
     async def guarding(self, client: KubeClient) -> AsyncIterator[KubectlGuarding | None]:

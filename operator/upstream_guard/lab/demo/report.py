@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from upstream_guard.core.model import ProbeOverrides
+from upstream_guard.core.predict.score import Observation, Prediction, Trial
 from upstream_guard.lab.demo.tally import Tally, is_failure
 from upstream_guard.lab.demo.variants import Variant
 
@@ -50,6 +51,19 @@ class Run:
     """Send times of the failed requests, Unix seconds, ascending."""
     listed: tuple[tuple[float, int], ...]
     """(Unix time, endpoints listed as ready) at the start of the run and after each change."""
+    prediction: Prediction | None = None
+    """Made just before the change, where that was asked for and the change can be foreseen."""
+
+    @property
+    def trial(self) -> Trial | None:
+        """Prediction and outcome, as the score wants them; None without a prediction."""
+        if self.prediction is None:
+            return None
+        service, gateway = self.prediction.service, self.prediction.gateway
+        seen = (
+            Observation(service, gateway, w.start, w.seconds, w.failed) for w in self.tally.windows
+        )
+        return Trial(self.prediction, tuple(w for w in seen if w.end >= self.prediction.began))
 
     @property
     def min_listed(self) -> int:
@@ -101,6 +115,18 @@ def _run_json(run: Run) -> dict[str, Any]:
         "listed": [[round(at - start, 3), count] for at, count in run.listed],
         "lateness_p99_ms": round(run.tally.late_p99 * 1000, 2),
         "slowest_success_seconds": round(run.tally.slowest, 3),
+        **_prediction_json(run),
+    }
+
+
+def _prediction_json(run: Run) -> dict[str, Any]:
+    trial = run.trial
+    if trial is None:
+        return {}
+    return {
+        "announced": trial.announced,
+        "predicted_failed": round(trial.lost_predicted, 1),
+        "predicted_seconds": round(trial.duration_predicted, 3),
     }
 
 

@@ -6,14 +6,15 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import httpx
 
+from upstream_guard.core.predict.score import Prediction
 from upstream_guard.lab.demo import tally, variants
 from upstream_guard.lab.demo.report import Run
 from upstream_guard.lab.demo.scenarios import Scenario
@@ -76,6 +77,10 @@ class Guarding(Protocol):
         """Delete the guard."""
 
 
+Foresee = Callable[[Cell, Stage], Awaitable[Prediction | None]]
+"""Predicts a cell's change just before it; None where it is one that nobody can foresee."""
+
+
 def cells(
     gateways: Sequence[str],
     scenarios: Sequence[Scenario],
@@ -101,12 +106,14 @@ class Runner:
         flush: makes the machine forget connections to pods that are gone (conntrack).
         guarding: needed for guarded cells only.
         say: told what is going on, for the progress bar.
+        foresee: predicts each change; None where no prediction was asked for.
     """
 
     rate: float
     flush: Callable[[], None]
     guarding: Guarding | None
     say: Callable[[str], None]
+    foresee: Foresee | None = None
 
     async def run(self, cell: Cell, stage: Stage, exposure: Exposed) -> Run:
         """Do one cell; the Deployment and guard are gone afterwards, whatever happened.
@@ -118,7 +125,7 @@ class Runner:
             await self._deploy(cell, stage)
             self.say("waiting for steady answers")
             await asyncio.to_thread(self.flush)
-            await _until_calm(exposure)
+            await until_calm(exposure)
             run = await self._measure(cell, stage, exposure)
         except BaseException:
             with suppress(LabError):  # what went wrong before this matters more
@@ -147,9 +154,10 @@ class Runner:
         await stage.until_serving(scenario.replicas)
 
     async def _measure(self, cell: Cell, stage: Stage, exposure: Exposed) -> Run:
-        async with _load(exposure, self.rate) as load:
+        async with load_on(exposure, self.rate) as load:
             self.say("load before the change")
             await asyncio.sleep(BEFORE_SECONDS)
+            prediction = await self.foresee(cell, stage) if self.foresee else None
             self.say(cell.scenario.title)
             change_started = time.time()
             await cell.scenario.change(stage)
@@ -161,7 +169,11 @@ class Runner:
                 await self.guarding.look(stage)
             self.say("waiting for the last answers")
             records = await load.stop()
-        return make_run(cell, records, stage.listed, change_started, change_ended)
+        run = make_run(cell, records, stage.listed, change_started, change_ended)
+        if prediction is None:
+            return run
+        until = run.load_started + len(records) / self.rate
+        return replace(run, prediction=replace(prediction, began=change_started, until=until))
 
     async def _clear(self, cell: Cell, stage: Stage) -> None:
         self.say("cleaning up")
@@ -206,7 +218,7 @@ def make_run(
     )
 
 
-class _Load:
+class Load:
     """The load generator's process and its results."""
 
     def __init__(self, process: asyncio.subprocess.Process, out: Path) -> None:
@@ -225,12 +237,13 @@ class _Load:
         return [tally.decode(line) for line in lines]
 
     def kill(self) -> None:
+        """End the process at once, whatever it is doing."""
         with suppress(ProcessLookupError):
             self._process.kill()
 
 
 @asynccontextmanager
-async def _load(exposure: Exposed, rate: float) -> AsyncIterator[_Load]:
+async def load_on(exposure: Exposed, rate: float) -> AsyncIterator[Load]:
     """Load on the exposed service while the context is open."""
     with tempfile.TemporaryDirectory(prefix="upstream-guard-load-") as folder:
         out = Path(folder) / "load.jsonl"
@@ -240,7 +253,7 @@ async def _load(exposure: Exposed, rate: float) -> AsyncIterator[_Load]:
             "--rate", f"{rate:g}", "--timeout", f"{REQUEST_SECONDS:g}", "--out", str(out),
             stderr=asyncio.subprocess.PIPE, env=_import_path(), start_new_session=True,
         )  # fmt: skip
-        load = _Load(process, out)
+        load = Load(process, out)
         try:
             await _until_written(process, out)
             yield load
@@ -267,24 +280,35 @@ def _import_path() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
-async def _until_calm(exposure: Exposed) -> None:
+async def until_calm(exposure: Exposed, slow: float = 0.0) -> None:
     """Wait until the gateway answers well several times in a row, a new connection each.
+
+    Args:
+        exposure: where it serves.
+        slow: seconds that a good answer takes; slow ones are asked for at once, not in turn.
 
     Raises:
         LabError: it did not within `ROUTE_SECONDS`, with its last answer.
     """
     url = f"http://{exposure.address}:{exposure.port}/"
     headers = {"Host": exposure.host, "Connection": "close"}
+    at_once = CALM_ANSWERS if slow else 1
     good, last = 0, "no answer"
+
+    async def ask(client: httpx.AsyncClient) -> str:
+        try:
+            answer = await client.get(url, headers=headers, timeout=2 + slow)
+        except httpx.TransportError as error:
+            return f"{type(error).__name__}: {error}"
+        return f"HTTP {answer.status_code}"
+
     try:
         async with asyncio.timeout(ROUTE_SECONDS), httpx.AsyncClient(trust_env=False) as client:
             while good < CALM_ANSWERS:
-                try:
-                    answer = await client.get(url, headers=headers, timeout=2)
-                    good = good + 1 if answer.status_code < 500 else 0
-                    last = f"HTTP {answer.status_code}"
-                except httpx.TransportError as error:
-                    good, last = 0, f"{type(error).__name__}: {error}"
+                answers = await asyncio.gather(*(ask(client) for _ in range(at_once)))
+                bad = [answer for answer in answers if not _is_good(answer)]
+                good = 0 if bad else good + at_once
+                last = bad[0] if bad else answers[-1]
                 if not good:
                     await asyncio.sleep(0.1)
     except TimeoutError:
@@ -292,3 +316,8 @@ async def _until_calm(exposure: Exposed) -> None:
             f"the gateway at {url} (Host: {exposure.host}) did not answer steadily "
             f"within {ROUTE_SECONDS:g} s; its last answer was: {last}"
         ) from None
+
+
+def _is_good(answer: str) -> bool:
+    status = answer.removeprefix("HTTP ")
+    return status.isdigit() and int(status) < 500

@@ -34,20 +34,24 @@ class Scenario:
     """How many nodes it needs."""
 
 
-async def _rollout(stage: Stage) -> None:
+async def rollout(stage: Stage) -> None:
     """Ends when the last old pod is gone from the API."""
     old = stage.uids()
     await stage.kubectl("rollout", "restart", stage.deployment)
     await stage.until_gone(old)
 
 
-async def _scale_in(stage: Stage) -> None:
+async def scale_in(stage: Stage, left: int) -> None:
     """Ends when the pods that had to go are gone from the API."""
-    await stage.kubectl("scale", stage.deployment, f"--replicas={SCALE_IN_TO}")
-    await stage.until_pods(SCALE_IN_TO)
+    await stage.kubectl("scale", stage.deployment, f"--replicas={left}")
+    await stage.until_pods(left)
 
 
-async def _crash(stage: Stage) -> None:
+async def _scale_in(stage: Stage) -> None:
+    await scale_in(stage, SCALE_IN_TO)
+
+
+async def crash(stage: Stage) -> None:
     """Ends when the pod runs, serves and is listed again."""
     pods = stage.pods()
     await stage.crash(pods[0])
@@ -63,7 +67,7 @@ async def _lying_ready(stage: Stage) -> None:
     await stage.until_serving(len(pods))
 
 
-async def _drain(stage: Stage) -> None:
+async def drain(stage: Stage) -> None:
     """Ends when the node's pods are gone; only the service's own are evicted.
 
     A real drain evicts everything; the selector spares whoever else uses the cluster.
@@ -97,17 +101,17 @@ BREAK: Final = "reset-before-headers"
 SCENARIOS: Final = {
     scenario.name: scenario
     for scenario in (
-        Scenario("rollout", "rolling restart of 3 replicas", _rollout),
+        Scenario("rollout", "rolling restart of 3 replicas", rollout),
         Scenario(
             "scale-in", f"scale from 5 to {SCALE_IN_TO}", _scale_in,
             replicas=5, replicas_after=SCALE_IN_TO,
         ),
-        Scenario("crash", "SIGKILL of one of 3, 5 s to serve again", _crash, start_delay=5.0),
+        Scenario("crash", "SIGKILL of one of 3, 5 s to serve again", crash, start_delay=5.0),
         Scenario("lying-ready", "one of 3 stays Ready and resets every request", _lying_ready),
         Scenario(
-            "slow-start", "rolling restart, Ready 5 s before it serves", _rollout, start_delay=5.0
+            "slow-start", "rolling restart, Ready 5 s before it serves", rollout, start_delay=5.0
         ),
-        Scenario("drain", "drain of one of 2 nodes", _drain, nodes=2),
+        Scenario("drain", "drain of one of 2 nodes", drain, nodes=2),
         Scenario("all-down", "every pod resets every request for 10 s", _all_down),
     )
 }  # fmt: skip

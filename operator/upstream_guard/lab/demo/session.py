@@ -13,7 +13,7 @@ from upstream_guard.kube.client import KubeClient
 from upstream_guard.lab.demo import variants
 from upstream_guard.lab.demo.events import UserEvent, user_events
 from upstream_guard.lab.demo.report import Run
-from upstream_guard.lab.demo.runner import Cell, Exposed, Guarding, Runner
+from upstream_guard.lab.demo.runner import Cell, Exposed, Foresee, Guarding, Runner
 from upstream_guard.lab.demo.stage import Stage, kubectl
 from upstream_guard.lab.model import Cluster, LabError
 
@@ -44,6 +44,8 @@ class Conduct:
     guarding: Guarding | None
     keep: bool = False
     """Leave the namespace behind."""
+    foresee: Foresee | None = None
+    """Predicts each change; None where no prediction was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ async def conduct(
         LabError: a run could not be done.
     """
     async with AsyncExitStack() as stack:
-        namespace = await stack.enter_async_context(_namespace(cluster, keep=plan.keep))
+        namespace = await stack.enter_async_context(own_namespace(cluster, keep=plan.keep))
         stages: dict[str, tuple[Stage, Exposed]] = {}
         for cell in plan.cells:
             if cell.gateway not in stages:
@@ -76,6 +78,7 @@ async def conduct(
                 flush=plan.flush,
                 guarding=plan.guarding,
                 say=partial(progress.doing, cell),
+                foresee=plan.foresee,
             )
             progress.done(await runner.run(cell, stage, exposure))
         return Outcome(namespace, await _events(cluster, namespace))
@@ -88,7 +91,8 @@ async def _expose(stack: AsyncExitStack, stage: Stage, gateway: str, plan: Condu
 
 
 @asynccontextmanager
-async def _namespace(cluster: Cluster, *, keep: bool) -> AsyncIterator[str]:
+async def own_namespace(cluster: Cluster, *, keep: bool) -> AsyncIterator[str]:
+    """A namespace that nobody else uses, while the context is open."""
     name = f"ug-demo-{secrets.token_hex(2)}"
     await kubectl(cluster, "create", "namespace", name)
     try:

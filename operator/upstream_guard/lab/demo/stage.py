@@ -97,6 +97,12 @@ class Stage:
         text = json.dumps({"apiVersion": "v1", "kind": "List", "items": manifests})
         await kubectl(self.cluster, "apply", "--filename=-", stdin=text)
 
+    async def delete(self, *manifests: Json) -> None:
+        """Delete what these manifests made, without waiting for it to be gone."""
+        text = json.dumps({"apiVersion": "v1", "kind": "List", "items": manifests})
+        flags = ("--filename=-", "--ignore-not-found", "--wait=false")
+        await kubectl(self.cluster, "delete", *flags, stdin=text)
+
     def pods(self) -> list[Json]:
         """The pods that are not being deleted, by name."""
         living = [p for p in self._pods.objects.values() if not _terminating(p)]
@@ -154,6 +160,19 @@ class Stage:
         except TimeoutError:
             raise LabError(f"waited {seconds:g} s for every pod of {self.name} to serve") from None
         await self.until_listed(number, seconds)
+
+    async def sample_state(self, pod: Json) -> Json:
+        """What the sample in `pod` says of itself.
+
+        Raises:
+            LabError: it does not answer.
+        """
+        try:
+            return await self.client.get(self._proxy(pod, CONTROL_PORT, "state"))
+        except ApiError as error:
+            raise LabError(
+                f"the sample in pod {pod['metadata']['name']} does not say how it is: {error}"
+            ) from error
 
     async def fault(self, pod: Json, mode: str, seconds: float) -> None:
         """Tell the sample in `pod` to fail in this way, and to heal by itself after `seconds`."""
