@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from upstream_guard.core.model import ContainerPort, ObjectRef, Service
+from upstream_guard.core.model import ContainerPort, DrainPolicy, ObjectRef, Service
 from upstream_guard.core.predict.estimate import UNKNOWN_ZERO, Estimate
 
 
@@ -94,6 +94,7 @@ class PodTemplate:
         node_bound: `nodeName`, or a nodeSelector by hostname: all replicas on one node.
         gated: Declares the guard's readiness gate.
         configs: ConfigMaps and Secrets it uses, as `ConfigMap/name`.
+        claims: PersistentVolumeClaims it mounts; of a StatefulSet also its volumeClaimTemplates.
         path: Where the pod spec stands in the manifest, e.g. `spec.template.spec`.
     """
 
@@ -107,6 +108,7 @@ class PodTemplate:
     node_bound: bool = False
     host_network: bool = False
     configs: frozenset[str] = frozenset()
+    claims: frozenset[str] = frozenset()
     path: str = "spec.template.spec"
 
 
@@ -272,6 +274,7 @@ class Backend:
         port: Number or name; None where the route names none.
         path: Where it stands in the route's manifest.
         weight: Of an HTTPRoute's backendRef.
+        request_timeout: Seconds, where the rule that leads here sets one; None otherwise.
     """
 
     namespace: str
@@ -280,6 +283,7 @@ class Backend:
     path: str = ""
     weight: int = 1
     kind: str = "Service"
+    request_timeout: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +292,8 @@ class RouteState:
 
     Attributes:
         gateway: IngressClass, or the parent Gateways as `namespace/name`, comma-separated.
-        request_timeout: Seconds, where the route sets one; None otherwise.
+        request_timeout: Seconds, where the route sets one (the shortest of its rules, in a `State` of
+            those that lead to its Service), infinite where it says "never"; None otherwise.
         grpc: A GRPCRoute, or an Ingress annotated for gRPC backends.
         backend_tls: The gateway is told to speak TLS to the backend.
         sticky: The route or its annotations ask for session affinity.
@@ -403,12 +408,14 @@ class GuardFacts:
         pre_stop: Seconds of sleep that new pods get, 0 for none.
         probe_interval: Seconds.
         eject: From failure to the EndpointSlice without the pod.
+        drain: What the guard asks for, so that `Auto` can be settled once the gateways are known.
     """
 
     gates: bool = True
     pre_stop: float = 0.0
     probe_interval: float = 0.5
     eject: Estimate = UNKNOWN_ZERO
+    drain: DrainPolicy = field(default_factory=DrainPolicy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -426,6 +433,8 @@ class State:
         grants: ReferenceGrants of the namespace.
         pods: Now running; empty where unknown.
         nodes: Of the cluster; empty where unknown.
+        neighbours: Workloads of the namespace that the Service does not select, whose labels may be
+            what its selector means.
         complete: Whether absent means absent (a cluster), or may exist elsewhere (manifests).
         kubelet_shutdown_grace: `shutdownGracePeriod` of the kubelets; None where unknown.
     """
@@ -440,6 +449,7 @@ class State:
     grants: tuple[Grant, ...] = ()
     pods: tuple[PodState, ...] = ()
     nodes: tuple[NodeState, ...] = ()
+    neighbours: tuple[Workload, ...] = ()
     guard: GuardFacts | None = None
     complete: bool = False
     kubelet_shutdown_grace: float | None = None

@@ -1,8 +1,9 @@
 """What a Service's traffic meets: its ports, the containers behind them, how many pods there are."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from upstream_guard.core.model import ServicePort
 from upstream_guard.core.predict.gateway import Gateway
@@ -11,14 +12,13 @@ from upstream_guard.core.predict.state import (
     Autoscaler,
     Container,
     KubeProbe,
-    PreStop,
     State,
     StrategyKind,
     Workload,
 )
-from upstream_guard.core.tuning import CLUSTER_IP, GatewayFacts
+from upstream_guard.core.tuning import CLUSTER_IP, GatewayFacts, GatewayKind
 
-_MONITORING = ("metrics", "prometheus")
+_MONITORING: Final = ("metrics", "prometheus")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,26 +26,43 @@ class Target:
     """Where the traffic of one Service port arrives in the pods of one workload.
 
     Attributes:
+        index: Of the port in the Service.
         port: The Service's port.
-        container: That serves it; None where that cannot be told.
+        container: That serves it; the likeliest one where no `ports` say so; None without containers.
         number: The port in the pod; None where a name leads nowhere.
+        declared: A container declares this port.
     """
 
+    index: int
     port: ServicePort
     container: Container | None
     number: int | None
+    declared: bool
 
 
-def traffic_ports(state: State) -> tuple[ServicePort, ...]:
-    """The TCP ports that users' requests take: monitoring ports only where there is nothing else."""
-    ports = tuple(p for p in state.service.service.ports if p.protocol in {"TCP", ""})
-    users = tuple(p for p in ports if not any(word in p.name for word in _MONITORING))
+def traffic_ports(state: State) -> tuple[tuple[int, ServicePort], ...]:
+    """The TCP ports that users' requests take, with their indices.
+
+    Monitoring ports count only where there is nothing else.
+    """
+    ports = tuple(
+        (i, p) for i, p in enumerate(state.service.service.ports) if p.protocol in {"TCP", ""}
+    )
+    users = tuple(
+        (i, p) for i, p in ports if not any(word in p.name.lower() for word in _MONITORING)
+    )
     return users or ports
+
+
+def is_only_monitored(state: State) -> bool:
+    """Whether nothing but scrapes goes through the Service."""
+    ports = state.service.service.ports
+    return bool(ports) and all(any(word in p.name.lower() for word in _MONITORING) for p in ports)
 
 
 def targets(state: State, workload: Workload) -> tuple[Target, ...]:
     """Where each traffic port of the Service arrives in the pods of a workload."""
-    return tuple(_target(port, workload) for port in traffic_ports(state))
+    return tuple(_target(index, port, workload) for index, port in traffic_ports(state))
 
 
 def serving(state: State, workload: Workload) -> tuple[tuple[Container, int], ...]:
@@ -58,25 +75,23 @@ def serving(state: State, workload: Workload) -> tuple[tuple[Container, int], ..
 
 
 def target_numbers(state: State, workload: Workload) -> frozenset[int]:
-    """The ports in the pod that the Service's traffic arrives at."""
+    """The ports in the pod at which the Service's traffic arrives."""
     return frozenset(t.number for t in targets(state, workload) if t.number is not None)
 
 
-def _target(port: ServicePort, workload: Workload) -> Target:
-    containers = workload.template.containers
-    for container in containers:
+def _target(index: int, port: ServicePort, workload: Workload) -> Target:
+    for container in workload.template.containers:
         for declared in container.ports:
-            if port.target in {declared.name, declared.number} and port.target != "":
-                return Target(port, container, declared.number)
-    if isinstance(port.target, str):
-        return Target(port, None, None)
-    return Target(port, _undeclared(containers), port.target)
+            if port.target != "" and port.target in {declared.name, declared.number}:
+                return Target(index, port, container, declared.number, declared=True)
+    number = None if isinstance(port.target, str) else port.target
+    return Target(index, port, _likeliest(workload), number, declared=False)
 
 
-def _undeclared(containers: Iterable[Container]) -> Container | None:
-    """Who serves a port that nobody declares: the only regular container that declares none."""
-    silent = [c for c in containers if not c.sidecar and not c.ports]
-    return silent[0] if len(silent) == 1 else None
+def _likeliest(workload: Workload) -> Container | None:
+    """Who serves a port that nobody declares: one that declares none, rather one that is probed."""
+    candidates = sorted(regular(workload), key=lambda c: (bool(c.ports), readiness(c) is None))
+    return candidates[0] if candidates else None
 
 
 def regular(workload: Workload) -> tuple[Container, ...]:
@@ -110,36 +125,45 @@ def replicas(state: State, workload: Workload) -> int:
     scaler = autoscaler(state, workload)
     if scaler is None or workload.replicas == 0:
         return workload.replicas
-    return max(scaler.min_replicas, workload.replicas if workload.replicas_given else 0, 1)
+    return max(1, scaler.min_replicas)
 
 
-def replaceable(state: State, workload: Workload) -> bool:
-    """Whether another pod serves while one stops, so that a graceful stop is worth something."""
-    count = replicas(state, workload)
-    if count > 1 or workload.kind == "DaemonSet":
+def endpoints(state: State) -> float:
+    """How many pods are behind the Service at least; infinite with a DaemonSet, which has one a node."""
+    if any(workload.kind == "DaemonSet" for workload in state.workloads):
+        return math.inf
+    return sum(replicas(state, workload) for workload in state.workloads)
+
+
+def hands_over(state: State, workload: Workload) -> bool:
+    """Whether another pod can serve while one stops, so that a graceful stop is worth something."""
+    if endpoints(state) > 1:
         return True
     if workload.kind != "Deployment" or workload.strategy.kind is not StrategyKind.ROLLING:
         return False
-    return count == 1 and surge_and_unavailable(workload, 1)[0] > 0
+    return surge_and_unavailable(workload, 1)[0] > 0
 
 
-def hook_seconds(hook: PreStop | None) -> float | None:
-    """How long a preStop hook lasts: 0 without one, None where it cannot be read."""
-    return 0.0 if hook is None else hook.seconds
+def hook_seconds(container: Container, state: State) -> float | None:
+    """How long the container's preStop hook lasts: 0 without one, None where it cannot be read."""
+    if container.pre_stop is not None:
+        return container.pre_stop.seconds
+    return state.guard.pre_stop if state.guard is not None else 0.0
 
 
 def slowest(gateways: Iterable[Gateway]) -> GatewayFacts:
     """The gateway that needs most time to forget a pod; kube-proxy where none is known."""
-    return max((g.facts for g in gateways), key=lambda f: f.needed_seconds, default=CLUSTER_IP)
+    facts = (gateway.facts for gateway in gateways)
+    return max(facts, key=lambda f: (f.needed_seconds, f.name), default=CLUSTER_IP)
 
 
-def named(workloads: Iterable[Workload]) -> Iterator[str]:
-    """The workloads' names for people."""
-    return (f"`{workload.text}`" for workload in workloads)
+def called(facts: GatewayFacts) -> str:
+    """A gateway's name for people: `contour (prod/public)`."""
+    if facts.kind is GatewayKind.CLUSTER_IP:
+        return "kube-proxy"
+    return f"{facts.controller} ({facts.name})"
 
 
 def seconds(value: float) -> str:
     """`1.2 s`, with at most two decimals."""
-    if not math.isfinite(value):
-        return "for ever"
     return f"{value:.2f}".rstrip("0").rstrip(".") + " s"
