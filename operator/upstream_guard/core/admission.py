@@ -333,14 +333,27 @@ def _apply_floors(
             by_uid[uid] for uid in floor.pods if uid in by_uid and by_uid[uid].pod.containers_ready
         ]
         need = max(1, math.ceil(len(eligible) * floor.percent / 100)) if eligible else 0
-        missing = need - sum(1 for m in eligible if m.pod.uid in listed)
-        for member in _least_suspect(eligible, held, listed)[: max(0, missing)]:
+        out = _least_suspect(eligible, held, listed)
+        missing = need - sum(m.pod.uid in listed for m in eligible)
+        kept = out[: max(0, missing)]
+        # One that comes back is listed up to a second after the decision: until then it does not
+        # make room for another one to go.
+        here = [m for m in eligible if _is_listed(m.pod)]
+        staying = sum(m.pod.uid in listed or m in kept for m in here)
+        leaving = [m for m in out if m in here and m not in kept]
+        kept += leaving[: max(0, min(need, len(here)) - staying)]
+        for member in kept:
             uid = member.pod.uid
             held[uid] = _hold(held[uid], floor, need)
             listed.add(uid)
             if floor.name not in reached:
                 reached.append(floor.name)
     return held, tuple(reached)
+
+
+def _is_listed(pod: Pod) -> bool:
+    """Listed now, and not about to leave by a gate that was just shut."""
+    return pod.ready and pod.gate is not False
 
 
 def _would_be_listed(member: Member, wish: _Wish | None) -> bool:
