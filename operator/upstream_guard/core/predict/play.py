@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -140,7 +140,7 @@ def make_play(state: State, gateway: Gateway, change: Change, facts: Facts) -> P
         evictable=disruptions_allowed(state.budgets, replicas),
         min_ready=workload.min_ready,
         readying=_readying(state, container, facts.app),
-        stopping=_stopping(state, workload, container),
+        stopping=_stopping(state, _going_template(workload, change)),
         app=facts.app,
         platform=facts.platform,
         attach=gateway.attach,
@@ -282,7 +282,13 @@ def _elsewhere(state: State, container: Container, probe: KubeProbe) -> bool:
     return bool(targets) and port is not None and port not in targets
 
 
-def _stopping(state: State, workload: Workload, container: Container | None) -> Stopping:
+def _going_template(workload: Workload, change: Change) -> Workload:
+    """The workload as the pods that stop were made from it."""
+    return workload if change.replaces is None else replace(workload, template=change.replaces)
+
+
+def _stopping(state: State, workload: Workload) -> Stopping:
+    container = serving_container(state, workload)
     hook = container.pre_stop if container else None
     seconds = None if hook is None else (hook.seconds or 0.0)
     grace = workload.template.grace_period
@@ -290,4 +296,5 @@ def _stopping(state: State, workload: Workload, container: Container | None) -> 
     if guard is not None and hook is None and guard.pre_stop > 0:
         seconds = guard.pre_stop
         grace += guard.pre_stop
-    return Stopping(seconds, grace, guard.eject if guard else None)
+    # Without gates the guard only looks on.
+    return Stopping(seconds, grace, guard.eject if guard and guard.gates else None)

@@ -433,8 +433,8 @@ class State:
         grants: ReferenceGrants of the namespace.
         pods: Now running; empty where unknown.
         nodes: Of the cluster; empty where unknown.
-        neighbours: Workloads of the namespace that the Service does not select, whose labels may be
-            what its selector means.
+        neighbours: Workloads of the namespace, whose labels may be what the selector means; only of a
+            Service that selects none.
         complete: Whether absent means absent (a cluster), or may exist elsewhere (manifests).
         kubelet_shutdown_grace: `shutdownGracePeriod` of the kubelets; None where unknown.
     """
@@ -488,6 +488,8 @@ class Change:
         pods: How many pods go at once, where the kind does not say; 0 derives it.
         restarts: For `CRASH`: earlier restarts within the back-off's memory.
         expires_in: For `CERTIFICATE_EXPIRY`: seconds until then.
+        replaces: For a `ROLLOUT` that has begun: the template of the pods that go; None where it is
+            that of the workload.
     """
 
     kind: ChangeKind
@@ -496,6 +498,7 @@ class Change:
     pods: int = 0
     restarts: int = 0
     expires_in: float | None = None
+    replaces: PodTemplate | None = None
 
 
 @dataclass(frozen=True, slots=True)
