@@ -16,6 +16,8 @@ from upstream_guard.core.model import (
 from upstream_guard.kube.client import Json, KubeClient
 from upstream_guard.kube.reflector import Reflector
 from upstream_guard.resources.kube_objects import (
+    DEFAULT_CLASS,
+    DEFAULT_CLASS_ANNOTATION,
     parse_httproute,
     parse_ingress,
     parse_node,
@@ -23,10 +25,6 @@ from upstream_guard.resources.kube_objects import (
     parse_service,
     parse_slice,
 )
-
-DEFAULT_CLASS = ""
-"""The key of `ingress_classes` under which the default class is found, as `gateways.discover` wants it."""
-DEFAULT_CLASS_ANNOTATION = "ingressclass.kubernetes.io/is-default-class"
 
 T = TypeVar("T")
 K = TypeVar("K")

@@ -29,7 +29,11 @@ from upstream_guard.core.names import GATE, SERVICE_NAME_LABEL
 Json = Mapping[str, Any]
 
 _ZONE_LABEL: Final = "topology.kubernetes.io/zone"
-_CLASS_ANNOTATION: Final = "kubernetes.io/ingress.class"
+CLASS_ANNOTATION: Final = "kubernetes.io/ingress.class"
+"""How an Ingress named its class before `spec.ingressClassName`."""
+DEFAULT_CLASS: Final = ""
+"""The key under which `gateways.discover` wants the default IngressClass."""
+DEFAULT_CLASS_ANNOTATION: Final = "ingressclass.kubernetes.io/is-default-class"
 _TEMPLATE_LABELS: Final = ("pod-template-hash", "controller-revision-hash")
 _EMPTY: Final[Json] = {}
 _DEFAULT_GRACE: Final = 30.0
@@ -156,8 +160,8 @@ def parse_ingress(obj: Json) -> Route:
         kind="Ingress",
         ref=ref,
         services=frozenset(ObjectRef(ref.namespace, name) for name in names if name),
-        hosts=_unique(rule.get("host") for rule in rules),
-        gateway_class=spec.get("ingressClassName") or annotations.get(_CLASS_ANNOTATION) or "",
+        hosts=unique(rule.get("host") for rule in rules),
+        gateway_class=spec.get("ingressClassName") or annotations.get(CLASS_ANNOTATION) or "",
     )
 
 
@@ -175,9 +179,9 @@ def parse_httproute(obj: Json) -> Route:
             for backend in rule.get("backendRefs") or ()
             if backend.get("name") and (backend.get("kind") or "Service") == "Service"
         ),
-        hosts=_unique(spec.get("hostnames") or ()),
+        hosts=unique(spec.get("hostnames") or ()),
         gateway_class=",".join(
-            _unique(
+            unique(
                 f"{parent.get('namespace') or ref.namespace}/{parent['name']}"
                 for parent in spec.get("parentRefs") or ()
                 if parent.get("name") and (parent.get("kind") or "Gateway") == "Gateway"
@@ -311,6 +315,6 @@ def _slice_endpoint(endpoint: Json) -> SliceEndpoint:
     )
 
 
-def _unique(values: Iterable[Any]) -> tuple[str, ...]:
-    """The non-empty ones, each once, in order."""
+def unique(values: Iterable[Any]) -> tuple[str, ...]:
+    """The non-empty ones as text, each once, in order."""
     return tuple(dict.fromkeys(str(v) for v in values if v))
