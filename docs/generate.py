@@ -19,10 +19,11 @@ from prometheus_client import CollectorRegistry
 
 from upstream_guard import cli
 from upstream_guard.core.predict.estimate import Estimate
+from upstream_guard.core.predict.risks import RISKS
 from upstream_guard.core.reasons import REASONS, ConditionType, Reason, ReasonInfo
 from upstream_guard.core.tuning import GatewayKind
 from upstream_guard.gateways import PROFILES, cluster_ip
-from upstream_guard.gateways.answers import answer_cells
+from upstream_guard.gateways.answers import answer_cells, answers_table
 from upstream_guard.gateways.behaviour import MIN_SYNC_PERIOD, model_of
 from upstream_guard.gateways.profile import Profile
 from upstream_guard.metrics import Metrics
@@ -31,6 +32,7 @@ from upstream_guard.resources.status import format_seconds
 ROOT = Path(__file__).parents[1]
 TARGET = ROOT / "docs/reference"
 CLI_WIDTH = 100
+PAGES_FOLDER = "../../operator/upstream_guard/pages"
 SCOPES = {"Namespaced": "namespaced", "Cluster": "cluster-scoped"}
 
 Schema = Mapping[str, Any]
@@ -305,12 +307,44 @@ def metrics_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def risks_page() -> str:
+    """Every risk with its page, and how its cause looks at each gateway."""
+    lines = [
+        "# Risks\n",
+        _generated("operator/upstream_guard/core/predict/risks.py"),
+        (
+            "What `upstream-guard check` and the operator report, by ID. `upstream-guard explain ID` "
+            "prints the page behind the link. IDs are never renamed: baselines and suppressions rely "
+            "on them.\n"
+        ),
+        *_table(
+            ("ID", "what is wrong", "cause", "severity", "source"),
+            (
+                (
+                    f"[`{risk}`]({PAGES_FOLDER}/{risk}.md)",
+                    info.title,
+                    f"[`{info.cause}`](#{info.cause})",
+                    info.severity.value,
+                    info.source,
+                )
+                for risk, info in RISKS.items()
+            ),
+        ),
+        "\n## How it looks at each gateway\n",
+        "By cause; with the settings that the product comes with.\n",
+    ]
+    for cause in sorted({info.cause for info in RISKS.values()}):
+        lines += [f"### {cause}\n", answers_table(cause), ""]
+    return "\n".join(lines) + "\n"
+
+
 PAGES: Mapping[str, Callable[[], str | None]] = {
     "crd.md": crd_page,
     "events.md": events_page,
     "gateways.md": gateways_page,
     "cli.md": cli_page,
     "metrics.md": metrics_page,
+    "risks.md": risks_page,
 }
 
 
