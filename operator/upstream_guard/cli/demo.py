@@ -2,17 +2,30 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, NoReturn, TypeVar
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 from rich.markup import escape
 
+from upstream_guard.cli.demo_matrix import (
+    DEFAULT_CASES,
+    DEFAULT_SEED,
+    MatrixOptions,
+    run_matrix,
+)
+from upstream_guard.cli.demo_matrix import DEFAULT_PICTURE as MATRIX_PICTURE
+from upstream_guard.cli.demo_matrix import DEFAULT_RATE as MATRIX_RATE
+from upstream_guard.core.predict.score import score
 from upstream_guard.kube.client import KubeClient, KubeError
 from upstream_guard.lab.demo import plot, report
 from upstream_guard.lab.demo.bench import Bench, Wish, open_bench
+from upstream_guard.lab.demo.foresight import foresight
+from upstream_guard.lab.demo.matrix.report import score_table
 from upstream_guard.lab.demo.report import Run
 from upstream_guard.lab.demo.runner import Cell, cells
 from upstream_guard.lab.demo.scenarios import FIRST_LOOK, SCENARIOS
@@ -29,7 +42,12 @@ from upstream_guard.lab.gateways import GATEWAYS
 from upstream_guard.lab.model import LabError
 from upstream_guard.lab.report import RichReporter
 
+Value = TypeVar("Value")
+
 ALL = "all"
+DEFAULT_RATE = 200.0
+NOT_WITH_MATRIX: Final = ("scenarios", "variants", "repeats", "with_score")
+ONLY_WITH_MATRIX: Final = ("cases", "seed", "remedies", "page")
 DEFAULT_PICTURE = Path("demo-out/timeline.png")
 
 
@@ -45,12 +63,13 @@ class Options:
     keep: bool
     json_path: Path | None
     picture: Path
+    with_score: bool = False
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--gateway", "gateways", multiple=True, type=click.Choice(sorted(GATEWAYS)),
-    default=("nginx", "contour"), show_default=True, help="Repeatable.",
+    default=("nginx", "contour"), show_default="nginx, contour; all with --matrix", help="Repeatable.",
 )  # fmt: skip
 @click.option(
     "--scenario", "scenarios", multiple=True, type=click.Choice([*SCENARIOS, ALL]),
@@ -61,7 +80,8 @@ class Options:
     default=tuple(v.value for v in Variant), show_default=True, help="Repeatable.",
 )  # fmt: skip
 @click.option(
-    "--rate", type=click.FloatRange(1, 5000), default=200.0, show_default=True,
+    "--rate", type=click.FloatRange(1, 5000), default=DEFAULT_RATE,
+    show_default=f"{DEFAULT_RATE:g}; {MATRIX_RATE:g} with --matrix",
     help="Requests a second, a new connection each.",
 )  # fmt: skip
 @click.option(
@@ -80,8 +100,37 @@ class Options:
 )  # fmt: skip
 @click.option(
     "--picture", type=click.Path(dir_okay=False, writable=True, path_type=Path),
-    metavar="FILE", default=DEFAULT_PICTURE, show_default=True,
+    metavar="FILE", default=DEFAULT_PICTURE,
+    show_default=f"{DEFAULT_PICTURE}; {MATRIX_PICTURE} with --matrix",
     help="Write the timeline of failed requests (PNG).",
+)  # fmt: skip
+@click.option(
+    "--score",
+    "with_score",
+    is_flag=True,
+    help="Predict each change before it begins, and score the predictions.",
+)
+@click.option(
+    "--matrix",
+    is_flag=True,
+    help="Instead: many generated services, each predicted first, changed and measured after.",
+)
+@click.option(
+    "--cases", type=click.IntRange(1, 10_000), default=DEFAULT_CASES, show_default=True,
+    help="With --matrix: how many services.",
+)  # fmt: skip
+@click.option(
+    "--seed", type=int, default=DEFAULT_SEED, show_default=True,
+    help="With --matrix: the same seed draws the same services.",
+)  # fmt: skip
+@click.option(
+    "--remedies",
+    is_flag=True,
+    help="With --matrix: apply the remedies of what was predicted, and measure again.",
+)
+@click.option(
+    "--page", type=click.Path(dir_okay=False, writable=True, path_type=Path), metavar="FILE",
+    help="With --matrix: write a page for the documentation (Markdown).",
 )  # fmt: skip
 @click.pass_context
 def command(
@@ -97,6 +146,12 @@ def command(
     keep: bool,
     json_path: Path | None,
     picture: Path,
+    with_score: bool,
+    matrix: bool,
+    cases: int,
+    seed: int,
+    remedies: bool,
+    page: Path | None,
 ) -> None:
     """Change a service under load, with and without a guard, and count the failed requests.
 
@@ -104,25 +159,46 @@ def command(
     preStop sleep 5) and guarded (plain and an UpstreamGuard). Brings a lab up if there is none, and
     takes it down again unless --keep is given.
 
-    Exits with 0 if the guard kept its promises, 1 if it did not or a run failed, 2 on bad input.
+    --matrix tries the predictions instead: services drawn from a seed, half of them safe, a third
+    borderline, each changed for real. With --json it takes up a matrix that was interrupted.
+
+    Exits with 0 if the guard kept its promises (with --matrix: if the predictions were good), 1 if
+    not or a run failed, 2 on bad input.
 
     \b
     Examples:
       upstream-guard demo
       upstream-guard demo --gateway nginx --scenario rollout --repeats 3
       upstream-guard demo --scenario all --json runs.json
+      upstream-guard demo --matrix --cases 24 --json matrix.json
     """  # noqa: D301 - click reads \b
     if (provider == "existing") != (context is not None):
         raise click.UsageError(
             "--provider existing and --context NAME go together: an existing cluster is used only "
             "when it is named (`kubectl config get-contexts` lists them)"
         )
+    _refuse_mixtures(ctx, NOT_WITH_MATRIX if matrix else ONLY_WITH_MATRIX, matrix=matrix)
+    if matrix:
+        options = MatrixOptions(
+            gateways=_given(ctx, "gateways", gateways, tuple(GATEWAYS)),
+            cases=cases,
+            seed=seed,
+            rate=_given(ctx, "rate", rate, MATRIX_RATE),
+            provider=provider,
+            context=context,
+            keep=keep,
+            remedies=remedies,
+            json_path=json_path,
+            picture=_given(ctx, "picture", picture, MATRIX_PICTURE),
+            page=page,
+        )
+        _end(ctx, lambda console: run_matrix(options, console), keep=keep)
     names = list(SCENARIOS) if ALL in scenarios else list(dict.fromkeys(scenarios))
     chosen = [variant for variant in Variant if variant.value in variants]
     todo = cells(
         list(dict.fromkeys(gateways)), [SCENARIOS[name] for name in names], chosen, repeats
     )
-    options = Options(
+    wanted = Options(
         gateways=tuple(dict.fromkeys(gateways)),
         cells=tuple(todo),
         rate=rate,
@@ -131,10 +207,33 @@ def command(
         keep=keep,
         json_path=json_path,
         picture=picture,
+        with_score=with_score,
     )
+    _end(ctx, lambda console: _demo(wanted, console), keep=keep)
+
+
+def _refuse_mixtures(ctx: click.Context, names: Sequence[str], *, matrix: bool) -> None:
+    """Options that would be without effect are named, not passed over."""
+    for param in ctx.command.params:
+        if param.name in names and _is_given(ctx, param.name):
+            word = "together with" if matrix else "without"
+            raise click.UsageError(f"{param.opts[0]} has no meaning {word} --matrix")
+
+
+def _is_given(ctx: click.Context, name: str) -> bool:
+    return ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
+
+
+def _given(ctx: click.Context, name: str, value: Value, otherwise: Value) -> Value:
+    """What the user gave, else another default than the usual."""
+    return value if _is_given(ctx, name) else otherwise
+
+
+def _end(ctx: click.Context, work: Callable[[Console], bool], *, keep: bool) -> NoReturn:
+    """Do it, and exit with what came of it."""
     console = err_console()
     try:
-        kept = _demo(options, console)
+        kept = work(console)
     except (LabError, KubeError) as error:
         console.print(f"[bold red]Error:[/bold red] {escape(str(error))}", soft_wrap=True)
         ctx.exit(1)
@@ -175,6 +274,7 @@ async def _conduct(bench: Bench, options: Options, progress: ProgressBar) -> Out
                 flush=bench.flush,
                 guarding=guarding,
                 keep=options.keep,
+                foresee=foresight(options.rate) if options.with_score else None,
             )
             return await conduct(cluster, client, plan, progress)
     finally:
@@ -204,6 +304,9 @@ def _show(runs: Sequence[Run], outcome: Outcome, bench: Bench) -> bool:
     show_events(console, outcome.namespace, outcome.events)
     show_status(console, bench.statuses)
     console.print(report.table(runs))
+    trials = [run.trial for run in runs if run.trial]
+    if trials:
+        console.print(score_table(score(trials)))
     checks = report.checks(runs)
     show_verdict(console, checks)
     return all(check.held for check in checks)

@@ -1,0 +1,110 @@
+"""One matrix on one cluster: each gateway works its cases off, all gateways at the same time."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from upstream_guard.kube.client import KubeClient, KubeError
+from upstream_guard.lab.demo import variants
+from upstream_guard.lab.demo.matrix.cases import Case
+from upstream_guard.lab.demo.matrix.results import Result
+from upstream_guard.lab.demo.matrix.trials import Trials
+from upstream_guard.lab.demo.runner import Exposed
+from upstream_guard.lab.demo.session import Expose, own_namespace
+from upstream_guard.lab.demo.stage import Stage
+from upstream_guard.lab.model import Cluster, LabError
+
+TRIES = 2
+"""A case that could not be done is tried again at the end."""
+
+
+class Progress(Protocol):
+    """Told what is going on."""
+
+    def doing(self, case: Case, text: str) -> None:
+        """What is being done for a case."""
+
+    def done(self, result: Result) -> None:
+        """A case has ended."""
+
+    def failed(self, case: Case, why: str) -> None:
+        """A case could not be done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a session needs to know."""
+
+    cases: Sequence[Case]
+    """Still to do."""
+    rate: float
+    expose: Expose
+    flush: Callable[[], None]
+    forget: Callable[[Sequence[str]], None]
+    with_remedies: bool = False
+    keep: bool = False
+    """Leave the namespace behind."""
+
+
+async def conduct(
+    cluster: Cluster, client: KubeClient, plan: Plan, progress: Progress
+) -> list[Case]:
+    """Do all cases; each result is handed to `progress.done`, so none is lost to Ctrl-C.
+
+    Returns:
+        Cases that could not be done.
+    """
+    queues: dict[str, deque[tuple[Case, int]]] = {}
+    for case in plan.cases:
+        queues.setdefault(case.gateway, deque()).append((case, 1))
+    draining = asyncio.Lock()
+    await asyncio.to_thread(plan.flush)
+    async with AsyncExitStack() as stack:
+        namespace = await stack.enter_async_context(own_namespace(cluster, keep=plan.keep))
+        stages = {}
+        for gateway in queues:
+            stage = Stage(cluster, client, namespace, f"shop-{gateway}")
+            await stage.apply(variants.service(namespace=namespace, name=stage.name))
+            await stack.enter_async_context(stage)
+            exposure = await asyncio.to_thread(plan.expose, gateway, namespace, stage.name)
+            stages[gateway] = (stage, exposure)
+        async with asyncio.TaskGroup() as group:
+            workers = [
+                group.create_task(_work(queue, *stages[gateway], plan, draining, progress))
+                for gateway, queue in queues.items()
+            ]
+        return [case for worker in workers for case in worker.result()]
+
+
+async def _work(
+    queue: deque[tuple[Case, int]],
+    stage: Stage,
+    exposure: Exposed,
+    plan: Plan,
+    draining: asyncio.Lock,
+    progress: Progress,
+) -> list[Case]:
+    """One gateway's cases, one after another."""
+    given_up = []
+    while queue:
+        case, tries = queue.popleft()
+        trials = Trials(
+            rate=plan.rate,
+            forget=plan.forget,
+            draining=draining,
+            with_remedies=plan.with_remedies,
+            say=partial(progress.doing, case),
+        )
+        try:
+            progress.done(await trials.run(case, stage, exposure))
+        except (LabError, KubeError) as error:
+            progress.failed(case, str(error))
+            if tries < TRIES:
+                queue.append((case, tries + 1))
+            else:
+                given_up.append(case)
+    return given_up
