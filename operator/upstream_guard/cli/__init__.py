@@ -5,6 +5,8 @@ import importlib
 import click
 
 COMMANDS = {
+    "check": "upstream_guard.cli.check.command",
+    "explain": "upstream_guard.cli.explain",
     "run": "upstream_guard.cli.run",
     "demo": "upstream_guard.cli.demo",
     "lab": "upstream_guard.cli.lab",
@@ -37,6 +39,8 @@ def main() -> None:
 
     \b
     Examples:
+      upstream-guard check manifests/          # windows that the next change would open
+      upstream-guard explain no-pre-stop       # what a finding means, and what to do
       upstream-guard demo                      # a real cluster, with and without the guard
       upstream-guard lab up --nodes 2          # only the cluster
       upstream-guard run                       # the operator, with your kubeconfig

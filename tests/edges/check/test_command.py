@@ -1,0 +1,396 @@
+"""`upstream-guard check` from its arguments to its exit code."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from upstream_guard.cli.check import sources
+from upstream_guard.cli.check.command import command
+from upstream_guard.cli.check.documents import read_documents
+
+SOURCES = Path(__file__).parents[3] / "operator"
+DEPLOYMENT = """\
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: shop
+  namespace: prod
+spec:
+  replicas: 3
+  selector:
+    matchLabels: {app: shop}
+  template:
+    metadata:
+      labels: {app: shop}
+    spec:
+      containers:
+        - name: web  # the app
+          image: "web:1"
+          ports:
+            - containerPort: 8080
+"""
+SERVICE = """\
+apiVersion: v1
+kind: Service
+metadata: {name: shop, namespace: prod}
+spec:
+  selector: {app: shop}
+  ports:
+    - port: 80
+      targetPort: 8080
+"""
+SHOP = f"{DEPLOYMENT}---\n{SERVICE}"
+
+Check = Callable[..., Result]
+
+
+@pytest.fixture
+def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
+    """Runs the command in a folder with a `shop.yaml`."""
+    monkeypatch.chdir(tmp_path)
+    Path("shop.yaml").write_text(SHOP)
+
+    def run(*args: str, stdin: str | bytes | None = None) -> Result:
+        result = CliRunner().invoke(command, args, input=stdin)
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
+        assert "Traceback" not in result.output
+        return result
+
+    return run
+
+
+def findings(result: Result) -> dict[str, dict[str, object]]:
+    return {f["id"]: f for f in json.loads(result.stdout)["findings"]}
+
+
+def test_findings_have_windows_lines_and_remedies(check: Check) -> None:
+    result = check("shop.yaml", "-o", "json")
+    assert result.exit_code == 1
+    found = findings(result)
+    probe = found["no-readiness-probe"]
+    assert probe["object"] == {"kind": "Deployment", "namespace": "prod", "name": "shop"}
+    assert probe["location"] == {"file": "shop.yaml", "line": 15, "column": 11}
+    assert probe["windows"]
+    assert probe["windows"][0]["lost"]["value"] > 0
+    assert probe["remedy"]["kind"] == "Deployment"
+    document = json.loads(result.stdout)
+    assert document["rate"] == {"value": 10.0, "assumed": True}
+    assert document["summary"]["documents"] == 2
+    assert document["summary"]["services"] == 1
+
+
+def test_the_table_is_for_people(check: Check) -> None:
+    text = check("shop.yaml").stdout
+    assert text.startswith("Deployment prod/shop\n")
+    assert "shop.yaml:15" in text
+    assert "requests" in text
+    assert "assumed (--rate)" in text
+    assert "\x1b" not in text
+
+
+def test_the_rate_scales_what_is_lost(check: Check) -> None:
+    def lost(*args: str) -> float:
+        found = findings(check("shop.yaml", "-o", "json", *args))
+        return float(found["no-readiness-probe"]["windows"][0]["lost"]["value"])
+
+    assert lost("--rate", "100") == pytest.approx(10 * lost("--rate", "10"), rel=0.3)
+
+
+def test_a_slower_start_costs_more(check: Check) -> None:
+    def seconds(start: str) -> float:
+        found = findings(check("shop.yaml", "-o", "json", "--start-seconds", start))
+        return float(found["no-readiness-probe"]["windows"][0]["duration"]["value"])
+
+    assert seconds("20") > seconds("2") + 5
+
+
+def test_the_gateway_decides_the_status(check: Check) -> None:
+    def statuses(gateway: str) -> set[int]:
+        found = findings(check("shop.yaml", "-o", "json", "--gateway", gateway))
+        return {w["status"] for f in found.values() for w in f["windows"]}
+
+    assert 502 in statuses("ingress-nginx")
+    assert statuses("contour") == {503}
+
+
+@pytest.mark.parametrize(
+    ("threshold", "code"), [("error", 0), ("warning", 1), ("info", 1), ("never", 0)]
+)
+def test_the_threshold_decides_the_exit_code(check: Check, threshold: str, code: int) -> None:
+    assert check("shop.yaml", "--fail-on", threshold).exit_code == code
+
+
+def test_folders_globs_stdin_and_json(check: Check) -> None:
+    Path("k8s/deep").mkdir(parents=True)
+    Path("k8s/deployment.yml").write_text(DEPLOYMENT)
+    service = json.dumps(yaml.safe_load(SERVICE))
+    Path("k8s/deep/service.json").write_text(service)
+    Path("k8s/notes.txt").write_text("no: [yaml")
+    Path("k8s/.git").mkdir()
+    Path("k8s/.git/x.yaml").write_text("no: [yaml")
+    expected = set(findings(check("shop.yaml", "-o", "json")))
+    assert expected
+    assert set(findings(check("-f", "k8s", "-o", "json"))) == expected
+    assert set(findings(check("-f", "k8s/**/*.*m*", "-f", "k8s/deep", "-o", "json"))) == expected
+    piped = check("-", "-o", "json", stdin=SHOP)
+    assert set(findings(piped)) == expected
+    assert findings(piped)["no-readiness-probe"]["location"]["file"] == "stdin"
+    listed = json.dumps(
+        {"apiVersion": "v1", "kind": "List", "items": list(yaml.safe_load_all(SHOP))}, indent=1
+    )
+    assert set(findings(check("-", "-o", "json", stdin=listed))) == expected
+
+
+def test_the_same_file_twice_is_read_once(check: Check) -> None:
+    assert (
+        json.loads(check("shop.yaml", "-f", "*.yaml", "-o", "json").stdout)["summary"]["documents"]
+        == 2
+    )
+
+
+def test_a_broken_file_is_named_and_the_others_are_checked(check: Check) -> None:
+    Path("bad.yaml").write_text("a: 1\nkind: [\n")
+    Path("binary.yaml").write_bytes(b"\x00\x01")
+    result = check(".", "nowhere.yaml", "none*.yaml", "-o", "json")
+    assert result.exit_code == 2
+    assert "no-readiness-probe" in findings(result)
+    assert "error: bad.yaml:3:1: not valid YAML:" in result.stderr
+    assert "error: binary.yaml: it has NUL bytes" in result.stderr
+    assert "error: nowhere.yaml: cannot be read: No such file or directory" in result.stderr
+    assert "error: none*.yaml: no file matches" in result.stderr
+
+
+def test_other_yaml_is_passed_over_quietly(check: Check) -> None:
+    Path("other.yaml").write_text(
+        "a: 1\n---\n- b\n---\ntext\n---\napiVersion: example.com/v1\nkind: Thing\n---\n"
+        "apiVersion: v1\nkind: ConfigMap\ndata: !Ref x\n"
+    )
+    result = check("other.yaml")
+    assert result.exit_code == 0
+    assert result.stdout == "Nothing found in 0 Services in 5 documents.\n"
+    assert result.stderr == ""
+
+
+def test_tags_are_refused_in_what_is_read(check: Check) -> None:
+    Path("tag.yaml").write_text(SERVICE.replace("selector: {app", "selector: !!python/dict {app"))
+    result = check("tag.yaml")
+    assert result.exit_code == 2
+    assert "error: tag.yaml:5:13: the tag !!python/dict is refused" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ((), "nothing to check"),
+        (("shop.yaml", "--context", "c"), "pass no files"),
+        (("--gateway", "ngnix", "shop.yaml"), "ingress-nginx"),
+        (("--rate", "0", "shop.yaml"), "--rate"),
+        (("--rate", "nan", "shop.yaml"), "--rate"),
+        (("-n", "a", "-n", "b", "shop.yaml"), "only one -n"),
+        (("-", "-"), "only once"),
+        (("-o", "xml", "shop.yaml"), "junit"),
+        (("--baseline", "none.json", "shop.yaml"), "--write-baseline none.json"),
+        (
+            (
+                "--kubeconfig",
+                "none",
+            ),
+            "kubeconfig",
+        ),
+    ],
+)
+def test_wrong_usage_is_told(check: Check, args: tuple[str, ...], words: str) -> None:
+    result = check(*args)
+    assert result.exit_code == 2
+    assert words in " ".join(result.stderr.split())
+
+
+def test_suppressions_need_a_reason(check: Check) -> None:
+    annotation = (
+        'metadata:\n  annotations:\n    upstreamguard.io/ignore: "no-readiness-probe: batch; '
+        'no-pre-stop; no-such-thing: x"'
+    )
+    Path("shop.yaml").write_text(SHOP.replace("metadata:", annotation, 1))
+    result = check("shop.yaml", "-o", "json")
+    found = findings(result)
+    assert found["no-readiness-probe"]["suppressed"] == "batch"
+    assert all(f["suppressed"] is None for i, f in found.items() if i != "no-readiness-probe")
+    assert (
+        "note: shop.yaml:5:5: upstreamguard.io/ignore: no-pre-stop is not suppressed"
+        in result.stderr
+    )
+    assert "there is no finding 'no-such-thing'" in result.stderr
+    assert "no-readiness-probe" not in check("shop.yaml").stdout
+
+
+def test_a_baseline_is_adopted_and_only_news_count(check: Check) -> None:
+    wrote = check("shop.yaml", "--write-baseline", "known.json")
+    assert wrote.exit_code == 0
+    again = check("shop.yaml", "--baseline", "known.json")
+    assert again.exit_code == 0
+    assert "in the baseline" in again.stdout
+    Path("shop.yaml").write_text("# moved\n" + SHOP)
+    assert check("shop.yaml", "--baseline", "known.json").exit_code == 0
+    Path("new.yaml").write_text(
+        SHOP.replace("name: shop", "name: new").replace("app: shop", "app: new")
+    )
+    new = check("shop.yaml", "new.yaml", "--baseline", "known.json")
+    assert new.exit_code == 1
+    assert "prod/new" in new.stdout
+    assert "prod/shop" not in new.stdout
+    Path("shop.yaml").unlink()
+    assert "of the baseline no longer found" in check("new.yaml", "--baseline", "known.json").stdout
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"version": 2, "findings": {}}', "[" * 100_000])
+def test_a_broken_baseline_is_told(check: Check, text: str) -> None:
+    Path("known.json").write_text(text)
+    result = check("shop.yaml", "--baseline", "known.json")
+    assert result.exit_code == 2
+    assert "known.json" in result.stderr
+
+
+def test_the_fix_is_a_diff_that_git_applies(check: Check) -> None:
+    result = check("shop.yaml", "--fix")
+    assert result.stdout.startswith("--- a/shop.yaml\n+++ b/shop.yaml\n")
+    assert Path("shop.yaml").read_text() == SHOP
+    subprocess.run(["git", "init", "-q", "."], check=True)
+    subprocess.run(["git", "apply", "-"], input=result.stdout.encode(), check=True)
+    _assert_mended(check)
+
+
+def test_the_fix_is_written_into_the_file(check: Check) -> None:
+    result = check("shop.yaml", "--write")
+    assert result.exit_code == 0
+    assert "shop.yaml: changed" in result.stderr
+    _assert_mended(check)
+
+
+def _assert_mended(check: Check) -> None:
+    text = Path("shop.yaml").read_text()
+    assert all(line in text.splitlines() for line in DEPLOYMENT.splitlines())
+    documents = [d.value for d in read_documents(text, [])]
+    (container,) = documents[0]["spec"]["template"]["spec"]["containers"]
+    assert container["readinessProbe"]
+    assert container["lifecycle"]["preStop"]
+    assert check("shop.yaml").exit_code == 0
+
+
+def test_what_is_not_a_file_is_printed_as_patch(check: Check) -> None:
+    result = check("-", "--fix", stdin=SHOP)
+    patches = list(yaml.safe_load_all(result.stdout))
+    assert any("spec" in patch for patch in patches)
+    assert "kubectl -n prod patch deployment shop --type strategic" in result.stdout
+    assert "it was read from stdin" in result.stdout
+
+
+def test_each_overlay_is_a_world_of_its_own(check: Check) -> None:
+    for name in ("base", "prod"):
+        Path(name).mkdir()
+        Path(name, "shop.yaml").write_text(
+            SHOP if name == "base" else SHOP.replace("replicas: 3", "replicas: 1")
+        )
+    Path("shop.yaml").unlink()
+    report = json.loads(check(".", "-o", "json").stdout)
+    assert report["summary"]["services"] == 2
+    alone = {f["location"]["file"] for f in report["findings"] if f["id"] == "single-replica"}
+    assert alone == {"prod/shop.yaml"}
+
+
+def test_an_object_that_is_twice_in_a_file_is_told(check: Check) -> None:
+    Path("shop.yaml").write_text(f"{SHOP}---\n{SERVICE}")
+    assert (
+        "note: shop.yaml:29:1: Service prod/shop is also in shop.yaml:20"
+        in check("shop.yaml").stderr
+    )
+
+
+def test_a_namespace_for_objects_that_name_none(check: Check) -> None:
+    Path("shop.yaml").write_text(
+        SHOP.replace("  namespace: prod\n", "").replace(", namespace: prod", "")
+    )
+    assert {
+        f["object"]["namespace"] for f in findings(check("shop.yaml", "-o", "json")).values()
+    } == {""}
+    found = findings(check("shop.yaml", "-o", "json", "-n", "stage"))
+    assert {f["object"]["namespace"] for f in found.values()} == {"stage"}
+    assert found["no-readiness-probe"]["location"]["line"] == 14
+
+
+def test_helm_charts_are_left_to_helm(check: Check) -> None:
+    Path("chart/templates").mkdir(parents=True)
+    Path("chart/Chart.yaml").write_text("name: x\n")
+    Path("chart/values.yaml").write_text("a: 1\n")
+    Path("chart/templates/d.yaml").write_text("{{ if .x }}\n")
+    result = check(".")
+    assert result.exit_code == 1
+    assert "helm template ./chart | upstream-guard check -" in result.stderr
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl renders kustomize folders")
+def test_kustomize_folders(check: Check) -> None:
+    Path("kustomization.yaml").write_text("resources: [shop.yaml]\nnamespace: stage\n")
+    result = check("-k", ".", "-o", "json")
+    found = findings(result)
+    assert found["no-readiness-probe"]["object"]["namespace"] == "stage"
+    assert found["no-readiness-probe"]["location"] == {
+        "file": "kustomize .",
+        "line": None,
+        "column": None,
+    }
+    broken = check("-k", "nowhere")
+    assert broken.exit_code == 2
+    assert "kubectl kustomize nowhere" in broken.stderr
+
+
+def test_kustomize_without_kubectl(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    result = check("-k", ".")
+    assert result.exit_code == 2
+    assert "kubectl is not installed" in result.stderr
+
+
+def test_what_is_too_large_is_refused(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "MAX_BYTES", 100)
+    result = check("shop.yaml")
+    assert result.exit_code == 2
+    assert "split it" in result.stderr
+
+
+def test_quiet(check: Check) -> None:
+    result = check("shop.yaml", "-q")
+    assert all(
+        "Deployment prod/shop" in line or "Service prod/shop" in line
+        for line in result.stdout.splitlines()
+    )
+    assert result.stderr == ""
+
+
+def test_names_that_a_terminal_would_obey_are_harmless(check: Check) -> None:
+    evil = SHOP.replace("name: shop", 'name: "sh\\e[31mop"')
+    result = check("-", stdin=evil)
+    assert "\x1b" not in result.output
+
+
+def test_a_narrow_encoding_is_no_reason_to_fail(check: Check) -> None:
+    assert check("shop.yaml").exit_code == 1
+    program = [sys.executable, "-m", "upstream_guard.cli", "check", "shop.yaml"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(SOURCES)}
+    done = subprocess.run(program, capture_output=True, check=False, env=environment)
+    assert done.returncode == 1
+    assert b"no-readiness-probe" in done.stdout
+    assert b"Traceback" not in done.stderr
+
+
+def test_help_has_examples(check: Check) -> None:
+    text = check("--help").stdout
+    assert "helm template shop ./chart | upstream-guard check -" in text
+    assert "upstreamguard.io/ignore" in text
