@@ -9,7 +9,6 @@ from upstream_guard.core.predict.facts import Facts
 from upstream_guard.core.predict.gateway import Gateway
 from upstream_guard.core.predict.rules.reporting import (
     ROLLOUTS,
-    Mend,
     container_patch,
     in_container,
     in_service,
@@ -228,15 +227,21 @@ def _lying_probe(
     probe = container.readiness
     if probe is None:
         return
-    lies = facts.app.readiness_lies.value
+    lies, delay = facts.app.readiness_lies.value, math.ceil(facts.app.start.high)
     where = in_container(workload, container, "readinessProbe")
-    if lies > 0:
+    if lies > 0 and probe.initial_delay < delay:
         yield report(
             "ready-before-serving",
             where,
             f"the readinessProbe of container `{container.name}` succeeds {seconds(lies)} before "
             f"port {port} serves",
-            _asks_later(workload, container, probe, facts),
+            container_patch(
+                workload,
+                container,
+                {"readinessProbe": {"initialDelaySeconds": delay}},
+                f"the probe is not asked before {delay} s, when the app is known to serve; a probe "
+                "that asks what users ask is better",
+            ),
             _STARTS,
         )
     elif probe.kind is HookKind.EXEC and _checks_nothing(probe.command):
@@ -253,19 +258,6 @@ def _lying_probe(
             ),
             _STARTS,
         )
-
-
-def _asks_later(workload: Workload, container: Container, probe: KubeProbe, facts: Facts) -> Mend:
-    delay = math.ceil(facts.app.start.high)
-    if probe.initial_delay >= delay:
-        return "let the probe ask what users ask: only the app knows when it serves"
-    return container_patch(
-        workload,
-        container,
-        {"readinessProbe": {"initialDelaySeconds": delay}},
-        f"the probe is not asked before {delay} s, when the app is known to serve; a probe that asks "
-        "what users ask is better",
-    )
 
 
 def _checks_nothing(command: tuple[str, ...]) -> bool:
