@@ -4,8 +4,7 @@ import json
 import time
 
 import pytest
-import yaml
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from upstream_guard.cli.check import documents
@@ -17,6 +16,7 @@ from upstream_guard.cli.check.documents import (
     read_documents,
     steps_of,
 )
+from upstream_guard.cli.check.writing import block, flow
 
 
 def read(text: str) -> tuple[list[object], list[Flaw]]:
@@ -266,14 +266,15 @@ values = st.recursive(
 
 @given(value=values)
 def test_what_a_writer_writes_is_read_back(value: object) -> None:
-    assert one(yaml.safe_dump(value)) == value
-    assert one(yaml.safe_dump(value, default_flow_style=True)) == value
+    assert one(block(value)) == value
+    assert one(flow(value)) == value
 
 
 @given(value=values)
 def test_json_is_read_as_json(value: object) -> None:
     for ascii_ in (True, False):
         text = json.dumps(value, ensure_ascii=ascii_)
+        assume(not set(text) & set("\x85\u2028\u2029"))  # line ends to YAML, text to JSON
         if isinstance(value, dict | list):
             assert one(text) == json.loads(text)
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from upstream_guard.cli.check.documents import read_documents
 from upstream_guard.cli.check.surgery import SurgeryError, append_document, edit_documents
+from upstream_guard.cli.check.writing import _Dumper
 
 TEXT = """\
 # The shop.
@@ -169,7 +170,7 @@ objects = st.recursive(
 def test_an_edit_says_what_is_wanted_or_is_refused(
     before: object, after: object, indent: int, flow: bool | None
 ) -> None:
-    text = yaml.safe_dump(before, indent=indent, default_flow_style=flow)
+    text = yaml.dump(before, Dumper=_Dumper, indent=indent, default_flow_style=flow)
     try:
         edited = edit_documents(text, {0: after})
     except SurgeryError:
@@ -193,7 +194,7 @@ def test_a_new_field_in_block_style_never_touches_a_line(
     before: dict[str, object], path: list[int], indent: int
 ) -> None:
     assume(before)
-    text = yaml.safe_dump(before, indent=indent, default_flow_style=False)
+    text = yaml.dump(before, Dumper=_Dumper, indent=indent, default_flow_style=False)
     wanted = _added(before, path)
     edited = edit_documents(text, {0: wanted})
     assert value_of(edited) == wanted

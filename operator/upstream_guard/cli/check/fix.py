@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from upstream_guard.cli.check.analysis import Found, object_of
 from upstream_guard.cli.check.documents import read_documents
 from upstream_guard.cli.check.objects import Located
 from upstream_guard.cli.check.patching import PatchError, applied, plain
 from upstream_guard.cli.check.surgery import SurgeryError, append_document, edit_documents
+from upstream_guard.cli.check.writing import block
 from upstream_guard.core.predict.review import Problem
 from upstream_guard.core.predict.window import PatchKind, Remedy
 
@@ -227,7 +226,7 @@ def patch_text(repair: Repair, reason: str) -> str:
         if option
         else "kubectl apply -f FILE"
     )
-    body = yaml.safe_dump(plain(remedy.patch), sort_keys=False, allow_unicode=True, width=10_000)
+    body = block(plain(remedy.patch))
     head = f"{repair.risk}: {remedy.reason}\n{reason}\n{apply}"
     comments = "".join(f"# {line}\n" for line in head.splitlines())
     return f"---\n{comments}{body}"

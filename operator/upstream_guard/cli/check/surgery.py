@@ -11,6 +11,7 @@ from typing import Any, Final
 import yaml
 
 from upstream_guard.cli.check.documents import Flaw, read_documents
+from upstream_guard.cli.check.writing import block, flow
 
 Json = Any
 
@@ -69,7 +70,7 @@ def append_document(text: str, value: Json) -> str:
     """
     newline = _newline(text)
     joint = "" if not text or text.endswith("\n") else newline
-    after = f"{text}{joint}---{newline}{_block(value).replace(chr(10), newline)}"
+    after = f"{text}{joint}---{newline}{block(value).replace(chr(10), newline)}"
     if _values(after) != [*_values(text), value]:
         raise SurgeryError("a document cannot be added at its end")
     return after
@@ -86,17 +87,6 @@ def _values(text: str) -> list[Json]:
 
 def _newline(text: str) -> str:
     return "\r\n" if "\r\n" in text else "\n"
-
-
-def _block(value: Json) -> str:
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=10_000)
-
-
-def _flow(value: Json) -> str:
-    written = yaml.safe_dump(
-        value, sort_keys=False, allow_unicode=True, width=10_000, default_flow_style=True
-    )
-    return written.removesuffix("\n").removesuffix("\n...")
 
 
 class _Editor:
@@ -125,7 +115,7 @@ class _Editor:
         if _is_block(node, yaml.CollectionNode) or "\n" in self._text[begin:end]:
             raise SurgeryError("a value over several lines would have to be replaced")
         blank = "" if begin != end or self._text[begin - 1 : begin].isspace() else " "
-        return _Edit(begin, end, blank + _flow(new))
+        return _Edit(begin, end, blank + flow(new))
 
     def _mapping(self, node: yaml.Node, old: Json, new: Json) -> Iterator[_Edit]:
         nodes = {key.value: (key, value) for key, value in node.value}
@@ -139,7 +129,7 @@ class _Editor:
         added = {key: value for key, value in new.items() if key not in old}
         if added:
             indent = node.value[0][0].start_mark.column
-            yield self._insertion(self._end_line(node), _block(added), indent)
+            yield self._insertion(self._end_line(node), block(added), indent)
 
     def _removal(self, node: yaml.Node, key: yaml.Node, value: yaml.Node) -> _Edit:
         line = key.start_mark.line
@@ -155,11 +145,11 @@ class _Editor:
             yield from self.edits(child, was, now)
         added = new[len(old) :]
         if added:
-            yield self._insertion(self._end_line(node), _block(added), node.start_mark.column)
+            yield self._insertion(self._end_line(node), block(added), node.start_mark.column)
 
-    def _insertion(self, line: int, block: str, indent: int) -> _Edit:
+    def _insertion(self, line: int, written: str, indent: int) -> _Edit:
         at = self._line_start(line)
-        lines = [f"{' ' * indent}{text}{self._newline}" for text in block.splitlines()]
+        lines = [f"{' ' * indent}{text}{self._newline}" for text in written.splitlines()]
         joint = self._newline if at and self._text[at - 1] != "\n" else ""
         return _Edit(at, at, joint + "".join(lines))
 
