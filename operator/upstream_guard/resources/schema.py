@@ -15,6 +15,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from upstream_guard.core.names import API_VERSION
+from upstream_guard.resources.durations import seconds_of
 
 MAX_PROBLEMS: Final = 20
 """Problems reported of one resource; a hostile one could have thousands."""
@@ -22,10 +23,6 @@ MAX_TEXT: Final = 900
 """Characters of all problems in one text: a condition holds 2,048, an event's note 1,024."""
 _MAX_QUOTE: Final = 60
 _MAX_PART: Final = 64
-
-_DURATION: Final = re.compile(r"(?:[0-9]{1,6}(?:\.[0-9]{1,3})?(?:ms|s|m|h)){1,4}", re.ASCII)
-_DURATION_PART: Final = re.compile(r"([0-9.]+)(ms|s|m|h)", re.ASCII)
-_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 RULE: Final = "rule"
 """The pydantic error type of our own messages."""
@@ -141,9 +138,10 @@ def parse_duration(text: object) -> float:
     Raises:
         PydanticCustomError: It is not one.
     """
-    if not isinstance(text, str) or not _DURATION.fullmatch(text):
+    seconds = seconds_of(text)
+    if seconds is None:
         raise complaint(f"must be a duration such as 500ms, 2s or 1m, not {quote(text)}")
-    return sum(float(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(text))
+    return seconds
 
 
 def duration(least: str, most: str) -> BeforeValidator:

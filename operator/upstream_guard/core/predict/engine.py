@@ -49,7 +49,12 @@ _DOUBT: Final = (
 
 
 def predict(
-    state: State, gateway: Gateway, change: Change, facts: Facts, now: float
+    state: State,
+    gateway: Gateway,
+    change: Change,
+    facts: Facts,
+    now: float,
+    findings: Sequence[Finding] | None = None,
 ) -> tuple[Window, ...]:
     """The windows that a change opens.
 
@@ -59,13 +64,15 @@ def predict(
         change: What happens.
         facts: What is known of the app, the cluster and the load.
         now: Unix seconds; the change begins now, and windows count from here.
+        findings: What `inspect` says of this state, gateway and facts, where the caller has it.
 
     Returns:
         One window for each risk that opens one with a probability of at least 2 %, in order of
         their start.
     """
     del now  # windows are relative; the argument keeps callers honest about the moment they mean
-    findings = inspect(state, (gateway,), facts)
+    if findings is None:
+        findings = inspect(state, (gateway,), facts)
     fixed = standing(state, gateway, change, facts, findings)
     if fixed is not None:
         return fixed
@@ -182,12 +189,13 @@ def _empty_risk(play: Play, state: State) -> str:
         return "no-replicas"
     if play.kind is ChangeKind.ROLLOUT and play.replacement is Replacement.ALL_AT_ONCE:
         return "recreate-strategy"
+    takes_all = play.unavailable >= play.replicas and play.replacement is Replacement.SURGE
+    if play.kind is ChangeKind.ROLLOUT and takes_all:
+        return "max-unavailable"
     if play.replicas == 1:
         return "single-replica"
     if play.kind is ChangeKind.NODE_DRAIN:
         return "no-disruption-budget" if not state.budgets else "disruption-budget-useless"
-    if play.kind is ChangeKind.ROLLOUT and play.unavailable >= play.replicas:
-        return "max-unavailable"
     return {ChangeKind.CRASH: "crash", ChangeKind.NODE_LOSS: "one-node"}.get(
         play.kind, "min-ready-seconds"
     )

@@ -8,7 +8,7 @@ from upstream_guard.core.predict.engine import likely_changes, predict
 from upstream_guard.core.predict.facts import Facts
 from upstream_guard.core.predict.gateway import Gateway
 from upstream_guard.core.predict.risks import RISKS
-from upstream_guard.core.predict.rules import inspect
+from upstream_guard.core.predict.rules import inspect, judges_mildly
 from upstream_guard.core.predict.state import Change, State
 from upstream_guard.core.predict.window import Finding, Severity, Window
 
@@ -50,14 +50,16 @@ def review(
     """
     found = tuple(gateways)
     windows: dict[str, list[Window]] = {}
-    for change in likely_changes(state) if changes is None else changes:
-        for gateway in found:
-            for window in predict(state, gateway, change, facts, now):
+    played = tuple(likely_changes(state) if changes is None else changes)
+    inspected = [inspect(state, (gateway,), facts) for gateway in found]
+    for gateway, findings in zip(found, inspected, strict=True):
+        for change in played:
+            for window in predict(state, gateway, change, facts, now, findings):
                 if window.probability >= LIKELY:
                     windows.setdefault(window.risk, []).append(window)
     problems = [
         Problem(finding, _costly_first(windows.pop(finding.risk, ())))
-        for finding in inspect(state, found, facts)
+        for finding in (inspected[0] if len(found) == 1 else inspect(state, found, facts))
     ]
     problems += [
         Problem(_finding_of(state, opened[0]), opened)
@@ -76,7 +78,7 @@ def _finding_of(state: State, window: Window) -> Finding:
     kind, ref = (workload.kind, workload.ref) if workload else ("Service", state.service.ref)
     return Finding(
         risk=window.risk,
-        severity=RISKS[window.risk].severity,
+        severity=Severity.INFO if judges_mildly(state) else RISKS[window.risk].severity,
         kind=kind,
         ref=ref,
         path="",

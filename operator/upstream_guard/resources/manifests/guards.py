@@ -8,8 +8,6 @@ from upstream_guard.core.model import DrainMode, Guard, ListMode
 from upstream_guard.core.predict.estimate import Estimate
 from upstream_guard.core.predict.state import GuardFacts
 from upstream_guard.core.tuning import Evidence, GatewayFacts, advise_drain
-from upstream_guard.resources.guard import parse_guard
-from upstream_guard.resources.schema import GuardError
 
 _TO_SLICE: Final = (0.04, 0.05, 0.15)
 """Seconds from a gate's condition to the EndpointSlice (measured, Kubernetes 1.35)."""
@@ -17,6 +15,10 @@ _TO_SLICE: Final = (0.04, 0.05, 0.15)
 
 def parse_valid_guard(raw: object) -> Guard | None:
     """An UpstreamGuard; none where it could not be accepted, for it then protects nothing."""
+    # pydantic takes longer to import than a thousand manifests to read, and few of them are guards.
+    from upstream_guard.resources.guard import parse_guard  # noqa: PLC0415
+    from upstream_guard.resources.schema import GuardError  # noqa: PLC0415
+
     try:
         return parse_guard(raw)
     except GuardError:

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from upstream_guard.core.model import ObjectRef
 from upstream_guard.core.predict.state import Expression, LabelSelector
+from upstream_guard.resources.durations import seconds_of
 from upstream_guard.resources.kube_objects import Json
-from upstream_guard.resources.schema import parse_duration
 
 Reader = Callable[[object], Any]
 
@@ -240,7 +240,4 @@ def seconds(written: str | None, bare: float = 1.0) -> float | None:
         return int(written) * bare
     if written == "infinity":
         return math.inf
-    try:
-        return parse_duration(written)
-    except ValueError:
-        return None
+    return seconds_of(written)
