@@ -9,6 +9,7 @@ from typing import Final
 from upstream_guard.core.predict.estimate import UNKNOWN_ZERO, Estimate
 from upstream_guard.core.predict.facts import Facts, PlatformFacts
 from upstream_guard.core.predict.gateway import Gateway
+from upstream_guard.core.predict.hooks import serves_for
 from upstream_guard.core.predict.state import (
     AppFacts,
     Budget,
@@ -23,6 +24,9 @@ from upstream_guard.core.predict.state import (
 
 MAX_PODS: Final = 60
 """More replicas are played with as many: percentages, and so the shares, stay the same."""
+
+UNKNOWN_NODES: Final = 3
+"""Pods assumed of a DaemonSet where nobody has counted the nodes."""
 
 Target = int | str
 
@@ -121,12 +125,13 @@ def make_play(state: State, gateway: Gateway, change: Change, facts: Facts) -> P
 
     Returns:
         None where the change cannot happen to this Service: no workload, no replicas, nobody to
-        replace the pods.
+        replace the pods, no port for TCP.
     """
     workload = state.workload
-    if workload is None or workload.replicas <= 0:
+    takes_tcp = any(port.protocol in {"TCP", ""} for port in state.service.service.ports)
+    if workload is None or workload.replicas <= 0 or not takes_tcp:
         return None
-    replicas = min(workload.replicas, MAX_PODS)
+    replicas = min(pods_before(state, workload), MAX_PODS)
     kind = ChangeKind.ROLLOUT if change.kind is ChangeKind.CONFIG_CHANGE else change.kind
     surge, unavailable = surge_and_unavailable(workload, replicas)
     container = serving_container(state, workload)
@@ -140,7 +145,7 @@ def make_play(state: State, gateway: Gateway, change: Change, facts: Facts) -> P
         evictable=disruptions_allowed(state.budgets, replicas),
         min_ready=workload.min_ready,
         readying=_readying(state, container, facts.app),
-        stopping=_stopping(state, _going_template(workload, change)),
+        stopping=_stopping(state, _going_template(workload, change), gateway),
         app=facts.app,
         platform=facts.platform,
         attach=gateway.attach,
@@ -151,6 +156,17 @@ def make_play(state: State, gateway: Gateway, change: Change, facts: Facts) -> P
         restarts=change.restarts,
         samples=facts.samples,
     )
+
+
+def pods_before(state: State, workload: Workload) -> int:
+    """How many pods the workload has when a change begins.
+
+    An autoscaler's minimum counts where the workload itself asks for fewer, as manifests do.
+    """
+    if workload.kind == "DaemonSet" and not workload.replicas_given:
+        return UNKNOWN_NODES
+    least = (a.min_replicas for a in state.autoscalers if a.target == workload.text)
+    return max(workload.replicas, *least, 0)
 
 
 def serving_container(state: State, workload: Workload) -> Container | None:
@@ -287,11 +303,14 @@ def _going_template(workload: Workload, change: Change) -> Workload:
     return workload if change.replaces is None else replace(workload, template=change.replaces)
 
 
-def _stopping(state: State, workload: Workload) -> Stopping:
+def _stopping(state: State, workload: Workload, gateway: Gateway) -> Stopping:
+    """A hook that cannot be read is believed to last as long as the gateway needs, within limits."""
     container = serving_container(state, workload)
     hook = container.pre_stop if container else None
-    seconds = None if hook is None else (hook.seconds or 0.0)
     grace = workload.template.grace_period
+    seconds = None if hook is None else serves_for(hook)
+    if hook is not None and seconds is None:
+        seconds = min(gateway.facts.needed_seconds, grace / 2)
     guard = state.guard
     if guard is not None and hook is None and guard.pre_stop > 0:
         seconds = guard.pre_stop

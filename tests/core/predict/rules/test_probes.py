@@ -114,6 +114,12 @@ def test_a_probe_of_another_containers_port_is_not() -> None:
     assert severity("readiness-probe-elsewhere", found) is Severity.WARNING
 
 
+def test_a_service_for_scrapes_alone_asks_nothing_of_the_probe() -> None:
+    scraped = workload(container(ports=(ContainerPort("metrics", 9100),)))
+    metrics = service(port(9100, "metrics", name="metrics"))
+    assert risks(state(scraped, service=metrics)) == set()
+
+
 def test_a_probe_of_a_name_that_no_port_has_never_succeeds() -> None:
     found = only(
         "readiness-probe-elsewhere", state(workload(container(readiness=http_probe("web"))))

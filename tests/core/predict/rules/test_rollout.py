@@ -136,6 +136,12 @@ def test_slow_starts_and_hooks_give_the_gateway_time() -> None:
     assert "min-ready-seconds" not in risks(patient, gateways=[balancer])
 
 
+def test_pods_of_another_workload_serve_meanwhile() -> None:
+    balancer = gateway("aws-alb", "alb", detach=5.0, attach=30.0)
+    both = state(workload(), workload(name="canary"))
+    assert "min-ready-seconds" not in risks(both, gateways=[balancer])
+
+
 def test_the_progress_deadline_leaves_room() -> None:
     balancer = gateway("aws-alb", "alb", detach=5.0, attach=30.0)
     found = only("min-ready-seconds", state(workload(deadline=20.0)), gateways=[balancer])

@@ -50,6 +50,16 @@ def test_labels_that_whole_releases_share_make_no_neighbour_likely() -> None:
     assert severity("selector-matches-nothing", found) is Severity.INFO
 
 
+def test_labels_that_a_controller_adds_are_in_no_template() -> None:
+    name = "statefulset.kubernetes.io/pod-name"
+    first = service(selector={"app": "shop", name: "shop-0"})
+    pods = workload(kind="StatefulSet")
+    assert risks(without_pods(service=first, neighbours=(pods,))) == set()
+    other = workload(kind="StatefulSet", name="cart", labels={"app": "cart"})
+    found = without_pods(service=first, neighbours=(other,))
+    assert risks(found) == {"selector-matches-nothing"}
+
+
 def test_the_nearest_workloads_labels_are_selected() -> None:
     near = workload(labels={"name": "shop"})
     found = only("selector-matches-nothing", without_pods(neighbours=(near,)))
@@ -77,8 +87,17 @@ def test_two_images_that_both_serve() -> None:
     assert found.severity is Severity.INFO
 
 
-def test_a_canary_is_no_other_app() -> None:
-    canary = workload(container(image="other.registry/app:2"), name="canary", replicas=1)
+@pytest.mark.parametrize(
+    ("name", "image"),
+    [
+        ("app", "other.registry/app:2"),
+        ("web", "example.org/app-v2:1"),
+        ("app", "example.org/rewritten:1"),
+    ],
+    ids=["a tag", "a version in the name", "the container's name"],
+)
+def test_a_canary_is_no_other_app(name: str, image: str) -> None:
+    canary = workload(container(name, image=image), name="canary", replicas=1)
     assert risks(state(workload(), canary)) == set()
 
 

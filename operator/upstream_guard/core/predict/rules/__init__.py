@@ -90,8 +90,16 @@ def inspect(state: State, gateways: Iterable[Gateway], facts: Facts) -> tuple[Fi
         return ()
     found = tuple(gateways)
     findings = (finding for rule in RULES for finding in rule(state, found, facts))
-    soften = state.service.headless or serving.is_only_monitored(state)
+    soften = judges_mildly(state)
     return tuple(_possible(_softened(finding) if soften else finding) for finding in findings)
+
+
+def judges_mildly(state: State) -> bool:
+    """Whether a lost request weighs little here: no warning is more than worth knowing then.
+
+    Clients of a headless Service pick pods themselves, and scrapers come again.
+    """
+    return state.service.headless or serving.is_only_monitored(state)
 
 
 def _takes_no_tcp(state: State) -> bool:
@@ -101,7 +109,6 @@ def _takes_no_tcp(state: State) -> bool:
 
 
 def _softened(finding: Finding) -> Finding:
-    """Clients of a headless Service pick pods themselves, and scrapers come again: worth knowing."""
     if finding.severity is Severity.WARNING:
         return replace(finding, severity=Severity.INFO)
     return finding

@@ -16,6 +16,7 @@ from upstream_guard.core.predict.rules.reporting import (
     strategic,
 )
 from upstream_guard.core.predict.rules.serving import (
+    is_only_monitored,
     probe_port,
     readiness,
     seconds,
@@ -108,7 +109,12 @@ def _http_handler(
 def readiness_probe_elsewhere(
     state: State, _gateways: tuple[Gateway, ...], _facts: Facts
 ) -> Iterator[Finding]:
-    """The probe asks a port that traffic never meets, or one that does not exist."""
+    """The probe asks a port that traffic never meets, or one that does not exist.
+
+    Scrapes are not the traffic that a probe is meant to look after.
+    """
+    if is_only_monitored(state):
+        return
     for workload in state.workloads:
         numbers = target_numbers(state, workload)
         for container, port in serving(state, workload):

@@ -190,7 +190,8 @@ def min_ready_seconds(
             continue
         covered = workload.min_ready + min(hook or 0.0 for hook in hooks)
         covered += _lasts(state, workload, facts)
-        if gateway.attach_seconds > covered and endpoints(state) > 1:
+        is_alone = endpoints(state) == replicas(state, workload) > 1
+        if is_alone and gateway.attach_seconds > covered:
             yield _too_fast(workload, gateway.attach_seconds, called(gateway))
 
 

@@ -33,6 +33,8 @@ def selector_matches_nothing(
     selector = state.service.service.selector
     if not selector or state.workloads or state.pods or state.service.external_name:
         return
+    if any(_gets_labels_later(selector, workload) for workload in state.neighbours):
+        return
     near = _near_miss(state)
     severity = Severity.INFO if near is None else Severity.WARNING
     told = "nothing known has all of the labels " + _labels(selector)
@@ -46,6 +48,27 @@ def selector_matches_nothing(
         _selector_of(state, near),
         severity=Severity.ERROR if state.complete else severity,
     )
+
+
+_CONTROLLERS_LABELS: Final = frozenset(
+    {
+        "apps.kubernetes.io/pod-index",
+        "controller-revision-hash",
+        "pod-template-generation",
+        "pod-template-hash",
+        "rollouts-pod-template-hash",
+        "statefulset.kubernetes.io/pod-name",
+    }
+)
+"""Labels that controllers add to pods, and that no template has."""
+
+
+def _gets_labels_later(selector: Mapping[str, str], workload: Workload) -> bool:
+    """Whether the pods will have every label, some of which their controller adds."""
+    own = {key: value for key, value in selector.items() if key not in _CONTROLLERS_LABELS}
+    if len(own) == len(selector):
+        return False
+    return all(workload.template.labels.get(key) == value for key, value in own.items())
 
 
 _VAGUE_LABELS: Final = frozenset(
@@ -122,14 +145,15 @@ def selector_matches_two_apps(
 
 
 def _is_another_app(state: State, one: Workload, other: Workload) -> bool:
-    """Two images, or one image of which only one workload declares the port that requests come to.
+    """Whether they run other programs, or one program that only one of them lets requests come to.
 
-    Two versions of one image are a canary, and one program in two kinds is no accident either.
+    Two versions of one image are a canary; `reviews-v1` and `reviews-v2` are two versions as well.
     """
     if _serves(state, one) != _serves(state, other):
         return True
-    images = [{_repository(c) for c in regular(workload)} for workload in (one, other)]
-    return not images[0] & images[1]
+    programs = [{_program(c) for c in regular(workload)} for workload in (one, other)]
+    names = [{c.name for c in regular(workload)} for workload in (one, other)]
+    return not programs[0] & programs[1] and not names[0] & names[1]
 
 
 def _serves(state: State, workload: Workload) -> bool:
@@ -137,8 +161,13 @@ def _serves(state: State, workload: Workload) -> bool:
     return any(target.declared for target in targets(state, workload))
 
 
-def _repository(container: Container) -> str:
-    return container.image.split("@")[0].rpartition("/")[2].split(":")[0]
+_VERSION: Final = re.compile(r"[-_.]?v?\d+(\.\d+)*$")
+
+
+def _program(container: Container) -> str:
+    """The image's own name, without registry, tag and a version at its end."""
+    name = container.image.split("@")[0].rpartition("/")[2].split(":")[0]
+    return _VERSION.sub("", name) or name
 
 
 def _narrowed(state: State, workloads: list[Workload]) -> Mend:

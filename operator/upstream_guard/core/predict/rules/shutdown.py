@@ -2,12 +2,13 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Final
 
 from upstream_guard.core.model import DrainPolicy
 from upstream_guard.core.predict.facts import Facts
 from upstream_guard.core.predict.gateway import Gateway
+from upstream_guard.core.predict.hooks import lengthened, serves_for
 from upstream_guard.core.predict.rules.reporting import (
     STOPS,
     Mend,
@@ -29,7 +30,6 @@ from upstream_guard.core.predict.rules.serving import (
 from upstream_guard.core.predict.state import (
     Container,
     HookKind,
-    PreStop,
     Shutdown,
     State,
     Workload,
@@ -129,10 +129,9 @@ def pre_stop_too_short(
             hook = container.pre_stop
             if hook is None:
                 continue
-            stops = hook.seconds is None and _stops_the_server(hook)
-            lasts = 0.0 if stops else hook.seconds
+            lasts = serves_for(hook)
             if lasts is not None and lasts < gateway.needed_seconds:
-                yield _short_hook(workload, container, lasts, gateways, stops=stops)
+                yield _short_hook(workload, container, lasts, gateways)
 
 
 def _short_hook(
@@ -140,13 +139,11 @@ def _short_hook(
     container: Container,
     lasts: float,
     gateways: tuple[Gateway, ...],
-    *,
-    stops: bool,
 ) -> Finding:
     gateway = slowest(gateways)
     detach = seconds(gateway.detach_seconds)
     name = container.name
-    if stops:
+    if container.pre_stop is not None and container.pre_stop.seconds is None:
         told = f"the preStop hook of container `{name}` stops the server at once"
     else:
         told = f"the preStop hook of container `{name}` lasts {seconds(lasts)}"
@@ -158,28 +155,16 @@ def _short_hook(
         "pre-stop-too-short",
         in_container(workload, container, "lifecycle.preStop"),
         told,
-        lengthened(workload, container, _advice(gateways).pre_stop),
+        _with_hook(workload, container, _advice(gateways).pre_stop),
         STOPS,
         Severity.WARNING if lasts < gateway.detach_seconds else Severity.INFO,
     )
 
 
-_STOP_COMMAND: Final = re.compile(
-    r"nginx\b.*\s-s\s*(quit|stop)|\bkill\b|\bpkill\b|\bkillall\b|apachectl.*\bstop\b|httpd.*\bstop\b"
-)
-_SLEEP: Final = re.compile(r"\bsleep\s+(\d+(?:\.\d+)?)s?\b")
-
-
-def _stops_the_server(hook: PreStop) -> bool:
-    """Whether the command ends the server and waits for nothing before."""
-    text = " ".join(hook.command)
-    return bool(_STOP_COMMAND.search(text)) and "sleep" not in text and "wait" not in text
-
-
-def lengthened(workload: Workload, container: Container, wanted: int) -> Mend:
+def _with_hook(workload: Workload, container: Container, wanted: int) -> Mend:
     """A preStop hook of `wanted` seconds for one container, and a grace period that has room for it."""
     hook = container.pre_stop
-    pre_stop = _longer(hook, wanted)
+    pre_stop = lengthened(hook, wanted)
     if pre_stop is None:
         return (
             f"the hook's own command has to wait {wanted} s before it does anything else, "
@@ -197,20 +182,6 @@ def lengthened(workload: Workload, container: Container, wanted: int) -> Mend:
         },
         f"the pod serves on for {wanted} s, and the app keeps its own time to drain",
     )
-
-
-def _longer(hook: PreStop | None, wanted: int) -> Mapping[str, Any] | None:
-    """The hook with its sleep made longer; None where it cannot be told how."""
-    if hook is None or hook.kind is HookKind.SLEEP:
-        return {"sleep": {"seconds": wanted}}
-    if hook.kind is not HookKind.EXEC:
-        return None
-    if len(hook.command) == 2 and hook.command[0].endswith("sleep"):
-        return {"exec": {"command": [hook.command[0], str(wanted)]}}
-    if len(_SLEEP.findall(" ".join(hook.command))) != 1:
-        return None
-    changed = [_SLEEP.sub(f"sleep {wanted}", part) for part in hook.command]
-    return {"exec": {"command": changed}} if changed != list(hook.command) else None
 
 
 def pre_stop_exceeds_grace(
@@ -299,7 +270,7 @@ def sigterm_drops_requests(
                 if slow
                 else f"container `{container.name}` ends at once on SIGTERM, with every request that "
                 "it is still answering",
-                lengthened(workload, container, math.ceil(gateway.needed_seconds + slow)),
+                _with_hook(workload, container, math.ceil(gateway.needed_seconds + slow)),
                 STOPS,
             )
 
@@ -432,6 +403,6 @@ def _ends_before(
         in_container(workload, early, "lifecycle.preStop"),
         f"container `{early.name}` stops {seconds(needed - lasts)} before container `{late.name}`, "
         "whose requests go through it or come from it",
-        lengthened(workload, early, math.ceil(needed)),
+        _with_hook(workload, early, math.ceil(needed)),
         STOPS,
     )
