@@ -73,6 +73,33 @@ class Metrics:
             ("condition", "status"),
             registry=reg,
         )
+        self.windows_predicted = Counter(
+            "upstream_guard_windows_predicted",
+            "Windows predicted of changes that had begun, by change and cause; one for each gateway and "
+            "risk. Standing risks are not counted.",
+            (*GUARD, "change", "cause"),
+            registry=reg,
+        )
+        self.predictions_open = Gauge(
+            "upstream_guard_predictions_open",
+            "Predicted windows of changes that are not over.",
+            GUARD,
+            registry=reg,
+        )
+        self.prediction_duration = Histogram(
+            "upstream_guard_prediction_duration_seconds",
+            "How long predictions took: change (all gateways of one that began), review (of one guard's "
+            "standing risks).",
+            ("kind",),
+            buckets=FAST,
+            registry=reg,
+        )
+        self.risks = Gauge(
+            "upstream_guard_standing_risks",
+            "Risks of a guarded Service that wait for the next change, by severity: error, warning.",
+            (*GUARD, "severity"),
+            registry=reg,
+        )
         self.api_writes = Counter(
             "upstream_guard_api_writes",
             "Writes to the API server by verb, resource and HTTP status class.",

@@ -6,7 +6,13 @@ import pytest
 
 from upstream_guard.core.acceptance import Acceptance
 from upstream_guard.core.admission import Absence, Outcome
-from upstream_guard.core.assessment import Situation, assess, assess_rejected, recommendation
+from upstream_guard.core.assessment import (
+    Situation,
+    assess,
+    assess_rejected,
+    injected_pre_stop,
+    recommendation,
+)
 from upstream_guard.core.causes import Cause
 from upstream_guard.core.health import Health, Verdict
 from upstream_guard.core.model import (
@@ -21,8 +27,9 @@ from upstream_guard.core.model import (
     UpstreamListPolicy,
 )
 from upstream_guard.core.names import ANNOTATION_INJECTED
+from upstream_guard.core.predict.window import Severity
 from upstream_guard.core.reasons import ConditionType, Reason
-from upstream_guard.core.status import ConditionStatus, EndpointState
+from upstream_guard.core.status import ConditionStatus, EndpointState, RiskStatus
 from upstream_guard.core.tuning import DrainAdvice, Evidence
 
 GUARD = Guard(ObjectRef("prod", "shop"), "g1", 7, 0.0, "shop")
@@ -251,3 +258,50 @@ def test_a_rejected_guard_says_so_in_every_condition():
         ("Unknown", Reason.NOT_ACCEPTED),
         ("Unknown", Reason.NOT_ACCEPTED),
     ]
+
+
+def risk(name: str, severity: Severity = Severity.WARNING) -> RiskStatus:
+    return RiskStatus(name, severity, "deployment/shop", "", f"{name} it is", "kubectl …")
+
+
+NO_HOOKS = situation(pod("a", pre_stop=""), pod("b", pre_stop=""))
+
+
+@pytest.mark.parametrize(
+    ("of", "risks", "reason", "words"),
+    [
+        (
+            situation(),
+            (risk("no-readiness-probe"),),
+            Reason.WINDOWS_PREDICTED,
+            "no-readiness-probe",
+        ),
+        (
+            situation(),
+            (risk("no-readiness-probe"), risk("one-node")),
+            Reason.WINDOWS_PREDICTED,
+            "and 1 more",
+        ),
+        (NO_HOOKS, (risk("no-readiness-probe"),), Reason.PODS_WITHOUT_DRAIN, "preStop"),
+        (
+            NO_HOOKS,
+            (risk("target-port", Severity.ERROR), risk("no-pre-stop")),
+            Reason.WINDOWS_PREDICTED,
+            "target-port",
+        ),
+        (situation(pod("a")), (risk("single-replica"),), Reason.SINGLE_ENDPOINT, "single"),
+    ],
+)
+def test_the_worst_of_the_standing_risks_is_the_condition(of, risks, reason, words) -> None:
+    status, found, message = condition(replace(of, risks=risks), ConditionType.AT_RISK)
+    assert (status, found) == (ConditionStatus.TRUE, reason)
+    assert words in message
+
+
+def test_only_hooks_of_ours_on_every_pod_count() -> None:
+    ours = {ANNOTATION_INJECTED: '{"preStop": {}}'}
+    injected = pod("a", annotations=ours)
+    assert injected_pre_stop([injected, pod("b", pre_stop="sleep 2s", annotations=ours)]) == 2.0
+    assert injected_pre_stop([injected, pod("b")]) == 0.0
+    assert injected_pre_stop([injected, pod("b", pre_stop="", annotations=ours)]) == 0.0
+    assert injected_pre_stop([]) == 0.0

@@ -186,3 +186,31 @@ def test_what_is_missing_counts_as_absent(
 )
 def test_times(text: str | None, seconds: float) -> None:
     assert parse_time(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("state", "last", "restarts", "ends"),
+    [
+        ({"running": {"startedAt": "2026-01-02T03:04:05Z"}}, {}, 0, 0),
+        ({"terminated": {}}, {}, 0, 1),
+        ({"terminated": {"exitCode": 1}}, {"terminated": {"exitCode": 1}}, 1, 2),
+        ({"waiting": {"reason": "CrashLoopBackOff"}}, {"terminated": {"exitCode": 1}}, 1, 2),
+        ({"running": {"startedAt": "2026-01-02T03:04:05Z"}}, {"terminated": {"exitCode": 1}}, 2, 2),
+        ({"waiting": {"reason": "ContainerCreating"}}, {}, 0, 0),
+        (None, None, None, 0),
+    ],
+)
+def test_how_often_a_container_has_ended(state, last, restarts, ends) -> None:
+    status = {"name": "app", "state": state, "lastState": last, "restartCount": restarts}
+    assert changed(status={"containerStatuses": [status]}).ends == ends
+
+
+def test_a_pod_has_started_once_all_its_containers_run() -> None:
+    def running(second):
+        return {"state": {"running": {"startedAt": f"2026-01-02T03:04:0{second}Z"}}}
+
+    both = [running(5), running(7)]
+    assert changed(status={"containerStatuses": both}).started == parse_time("2026-01-02T03:04:07Z")
+    half = [running(5), {"state": {"waiting": {}}}]
+    assert changed(status={"containerStatuses": half}).started == 0.0
+    assert changed(status={"containerStatuses": []}).started == 0.0

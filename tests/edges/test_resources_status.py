@@ -3,10 +3,13 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import yaml
 
 from upstream_guard.core.causes import Cause
 from upstream_guard.core.model import DrainMode, DrainPolicy
+from upstream_guard.core.predict.state import ChangeKind
+from upstream_guard.core.predict.window import Severity
 from upstream_guard.core.reasons import ConditionType, Reason
 from upstream_guard.core.status import (
     Condition,
@@ -15,14 +18,18 @@ from upstream_guard.core.status import (
     EndpointState,
     EndpointStatus,
     GuardStatus,
+    PredictionStatus,
+    RiskStatus,
     merge_conditions,
 )
-from upstream_guard.core.tuning import CLUSTER_IP, advise_drain, recommended_patch
+from upstream_guard.core.tuning import CLUSTER_IP, Evidence, advise_drain, recommended_patch
 from upstream_guard.resources.status import (
     build_status,
     format_seconds,
     format_time,
     parse_conditions,
+    parse_predictions,
+    parse_risks,
 )
 
 GOLDEN = Path(__file__).parents[1] / "data/resources/status.yaml"
@@ -103,6 +110,66 @@ def test_a_strange_old_status_is_passed_over() -> None:
         assert parse_conditions(old) == ()
     unknown = {"type": "Accepted", "status": "True", "reason": "FromAnotherVersion"}
     assert parse_conditions({"conditions": [unknown]}) == ()
+
+
+PREDICTION = PredictionStatus(
+    change=ChangeKind.ROLLOUT,
+    subject="deployment/shop",
+    began=NOW,
+    made_at=1_767_323_045.712,
+    until=1_767_323_645.7,
+    opens_at=1_767_323_047.8,
+    duration="1.2s",
+    duration_range="0.9s-1.4s",
+    lost=40,
+    lost_range="25-60",
+    share=33,
+    probability=98,
+    cause=Cause.STALE_UPSTREAM,
+    risk="no-pre-stop",
+    gateway="contour (prod/public)",
+    answer=503,
+    evidence=Evidence.BUILTIN,
+    message="rollout: about 40 requests fail",
+    remedy="kubectl -n prod patch deployment shop",
+)
+RISK = RiskStatus(
+    "no-pre-stop", Severity.WARNING, "deployment/shop", "spec.template.spec", "no hook", "kubectl"
+)
+
+
+def test_predictions_and_risks_are_read_back_as_they_were_written() -> None:
+    endless = replace(PREDICTION, duration="", duration_range="", change=ChangeKind.EDIT)
+    full = replace(STATUS, predictions=(PREDICTION, endless), risks=(RISK, replace(RISK, path="")))
+    body = build_status(full, None, NOW)
+    assert parse_predictions(body) == full.predictions
+    assert parse_risks(body) == full.risks
+    assert build_status(full, body, NOW + 60) == body
+    assert body["predictions"][0]["madeAt"] == "2026-01-02T03:04:05.712Z"
+    assert body["summary"]["predicted"] == "rollout: 40 lost"
+
+
+def test_predictions_and_risks_are_bounded_and_absent_in_peace() -> None:
+    full = replace(STATUS, predictions=(PREDICTION,) * 40, risks=(RISK,) * 40)
+    body = build_status(full, None, NOW)
+    assert (len(body["predictions"]), len(body["risks"])) == (10, 20)
+    assert {"predictions", "risks"}.isdisjoint(build_status(STATUS, body, NOW))
+
+
+def test_a_command_is_shown_whole_or_not_at_all() -> None:
+    long = replace(RISK, remedy="x" * 5000, message="y" * 5000)
+    (found,) = build_status(replace(STATUS, risks=(long,)), None, NOW)["risks"]
+    assert found["remedy"] == "too long for the status: `upstream-guard check`"
+    assert len(found["message"]) == 1024
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [None, "x", {}, {"predictions": "x", "risks": 1}, {"predictions": [1, {}], "risks": [{}, "x"]}],
+)
+def test_strange_predictions_are_passed_over(strange) -> None:
+    assert parse_predictions(strange) == ()
+    assert parse_risks(strange) == ()
 
 
 def test_formats() -> None:

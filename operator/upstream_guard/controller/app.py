@@ -20,6 +20,7 @@ from upstream_guard.controller.guards import GuardBook
 from upstream_guard.controller.handlers import make_registry, make_settings
 from upstream_guard.controller.http import StatusServer
 from upstream_guard.controller.narrator import Narrator
+from upstream_guard.controller.predictions import Predictions
 from upstream_guard.controller.statuses import StatusWriter
 from upstream_guard.controller.sweep import Sweeper
 from upstream_guard.controller.webhooks import WebhookRunner
@@ -42,6 +43,7 @@ from upstream_guard.resources.schema import ProfileError
 logger = logging.getLogger(__name__)
 
 LAG_PERIOD = 0.1
+PREDICT_AGAIN_SECONDS = 1.0
 SETTLE_SECONDS = 3.0
 """What writes under way, and then events, may take at the end of the process."""
 UNHEALTHY_LAG_SECONDS = 10.0
@@ -92,9 +94,13 @@ class App:
         )
         self._narrator = Narrator(self._recorder, self._statuses, self.metrics, time.time)
         self.engine = Engine(client, self.book, self.metrics, self._narrator, time.time)
+        self.predictions = Predictions(
+            self.book, self.metrics, time.time, self._narrator.foretold, self.engine.mark
+        )
         self.state = ClusterState(client, self.engine, options.namespace)
         self.drains = DrainAdvisor(self.state, self.book, lambda: self.elector.fresh, minor)
-        self.engine.attach(self.state, self.drains)
+        self.predictions.attach(self.state, injects=options.webhook_port is not None)
+        self.engine.attach(self.state, self.drains, self.predictions)
         self._sweeper = Sweeper(client, self.state, self._recorder, time.time)
         self._webhooks = WebhookRunner(client, options, self.drains, self.book, self.metrics)
         self._http = StatusServer(
@@ -156,6 +162,7 @@ class App:
                 "sweep": self._sweep(),
                 "lead": self._lead(),
                 "lag": self._watch_lag(),
+                "predict": self._predict(),
                 "kopf": self._run_kopf(),
                 "stop": self._stop.wait(),
             }.items()
@@ -244,6 +251,17 @@ class App:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
+
+    async def _predict(self) -> None:
+        """Predict in the background: guarding goes on, whatever mistake a prediction meets."""
+        while True:
+            work = asyncio.create_task(self.predictions.run(), name="predictions")
+            try:
+                await asyncio.wait([work])
+            finally:
+                work.cancel()
+            logger.error("A prediction failed, and was left out", exc_info=work.exception())
+            await asyncio.sleep(PREDICT_AGAIN_SECONDS)
 
     async def _watch_lag(self) -> None:
         loop = asyncio.get_running_loop()

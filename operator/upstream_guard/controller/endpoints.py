@@ -27,6 +27,9 @@ class _Track:
     template: str
     spec: ProbeSpec
     health: Health
+    failed_at: float = 0.0
+    """When the last probe failed before the first that succeeded."""
+    answered: bool = False
 
     @property
     def thresholds(self) -> Thresholds:
@@ -37,10 +40,22 @@ class EndpointTracker:
     """Drives the probe scheduler from the guards' endpoints, and keeps each endpoint's health."""
 
     def __init__(
-        self, metrics: Metrics, on_verdict: Callable[[ObjectRef, str, Health], None]
+        self,
+        metrics: Metrics,
+        on_verdict: Callable[[ObjectRef, str, Health], None],
+        on_answer: Callable[[ObjectRef, str, float, float], None],
     ) -> None:
+        """Wire it.
+
+        Args:
+            metrics: Where probes are counted.
+            on_verdict: Told of each changed verdict: guard, pod UID, health.
+            on_answer: Told of an endpoint's first success: guard, pod UID, when the last probe before
+                it failed (0 where none did), when it succeeded; Unix seconds.
+        """
         self._metrics = metrics
         self._on_verdict = on_verdict
+        self._on_answer = on_answer
         self._tracks: dict[str, _Track] = {}
         self._by_guard: dict[ObjectRef, set[str]] = {}
         self._served: dict[ObjectRef, dict[str, None]] = {}
@@ -121,6 +136,7 @@ class EndpointTracker:
         if track is None:
             return
         self._count(track.guard, result)
+        self._note_answer(track, result)
         before = track.health
         track.health = observe(before, result, track.thresholds)
         if track.health.verdict is Verdict.SERVING:
@@ -129,6 +145,15 @@ class EndpointTracker:
             asyncio.get_running_loop().call_later(CONFIRM_SECONDS, self.scheduler.probe_soon, key)
         if track.health.verdict is not before.verdict or track.health.cause is not before.cause:
             self._on_verdict(track.guard, track.uid, track.health)
+
+    def _note_answer(self, track: _Track, result: ProbeResult) -> None:
+        if track.answered:
+            return
+        if result.ok:
+            track.answered = True
+            self._on_answer(track.guard, track.uid, track.failed_at, result.at)
+        else:
+            track.failed_at = result.at
 
     def _inherit(self, guard: ObjectRef, pods: Iterable[Pod]) -> None:
         """Believe what the gates say that an earlier controller saw: a restart must forget nothing."""

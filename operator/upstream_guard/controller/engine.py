@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from upstream_guard.controller.drains import DrainAdvisor
@@ -11,6 +11,7 @@ from upstream_guard.controller.endpoints import EndpointTracker
 from upstream_guard.controller.gate_writer import GateWriter, Order
 from upstream_guard.controller.guards import GuardBook, GuardEntry
 from upstream_guard.controller.narrator import Narrator
+from upstream_guard.controller.predictions import Predictions
 from upstream_guard.controller.timing import SliceTimer
 from upstream_guard.core.acceptance import Acceptance, in_force, judge
 from upstream_guard.core.admission import Decision, Member, Outcome, Scene, View, decide
@@ -58,9 +59,10 @@ class Engine:
         self._clock = clock
         self._timer = SliceTimer(metrics, clock)
         self._writer = GateWriter(client, clock, self._written, self._refused)
-        self.tracker = EndpointTracker(metrics, self._verdict)
+        self.tracker = EndpointTracker(metrics, self._verdict, self._answered)
         self._state: ClusterState | None = None
         self._drains: DrainAdvisor | None = None
+        self._predictions: Predictions | None = None
         self._unresolved: dict[ObjectRef, str] = {}
         self._active = False
         self._dirty: set[ObjectRef] = set()
@@ -68,10 +70,11 @@ class Engine:
         self._alarms: dict[ObjectRef, asyncio.TimerHandle] = {}
         self._flush_scheduled = False
 
-    def attach(self, state: ClusterState, drains: DrainAdvisor) -> None:
-        """Say where the cluster's state is (it tells us of changes) and who knows the gateways."""
+    def attach(self, state: ClusterState, drains: DrainAdvisor, predictions: Predictions) -> None:
+        """Say where the cluster's state is (it tells us of changes), who knows gateways, who predicts."""
         self._state = state
         self._drains = drains
+        self._predictions = predictions
 
     def activate(self) -> None:
         """Start to decide: this replica controls, and the state is complete."""
@@ -105,7 +108,7 @@ class Engine:
         for service in self._state.services_for(pod.ref.namespace, pod.labels):
             for guard in self._book.of_service(service.ref):
                 guarded = True
-                self._mark(guard.ref)
+                self.mark(guard.ref)
                 if not pod.containers_ready and not pod.terminating:
                     # A container that ended may be back, ready and not serving, before the next probe.
                     self.tracker.probe_soon(guard.ref, pod.uid)
@@ -116,7 +119,7 @@ class Engine:
     def service(self, ref: ObjectRef) -> None:
         """A Service, its EndpointSlices or a route to it changed."""
         for guard in self._book.of_service(ref):
-            self._mark(guard.ref)
+            self.mark(guard.ref)
 
     def slice(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
         """An EndpointSlice changed."""
@@ -125,13 +128,31 @@ class Engine:
     def cluster(self) -> None:
         """Something changed that may concern every guard."""
         for entry in self._book:
-            self._mark(entry.ref)
+            self.mark(entry.ref)
         self._dirty_namespaces.update(self._state.pods if self._state else ())
         self._schedule()
 
+    def selected(self, namespace: str, labels: Mapping[str, str]) -> None:
+        """Something changed that concerns the Services which select these labels."""
+        for service in self._state.services_for(namespace, labels) if self._state else ():
+            self.service(service.ref)
+
+    def namespace(self, name: str) -> None:
+        """Something changed that may concern every guard of a namespace."""
+        for entry in self._book:
+            if entry.ref.namespace == name:
+                self.mark(entry.ref)
+
+    def node(self, name: str) -> None:
+        """A node was cordoned or uncordoned, fell silent or came back."""
+        for pods in self._state.pods.values() if self._state else ():
+            for pod in pods.values():
+                if pod.node == name:
+                    self.selected(pod.ref.namespace, pod.labels)
+
     def guard_put(self, entry: GuardEntry, before: GuardEntry | None) -> None:
         """A guard was created or changed: its rivals and its pods are concerned as well."""
-        self._mark(entry.ref)
+        self.mark(entry.ref)
         concerned = {k.guard.service_ref for k in (before, entry) if k and k.guard}
         if (
             len(concerned) > 1
@@ -145,6 +166,7 @@ class Engine:
         """A guard is gone: its pods go free at once, and a rival may come into force."""
         self.tracker.drop(entry.ref)
         self._narrator.forget(entry)
+        self._forget_outlook(entry.ref)
         self._unresolved.pop(entry.ref, None)
         alarm = self._alarms.pop(entry.ref, None)
         if alarm is not None:
@@ -156,7 +178,8 @@ class Engine:
 
     # What the evaluation does.
 
-    def _mark(self, ref: ObjectRef) -> None:
+    def mark(self, ref: ObjectRef) -> None:
+        """Have a guard evaluated soon."""
         self._dirty.add(ref)
         self._schedule()
 
@@ -188,6 +211,7 @@ class Engine:
             self.tracker.drop(ref)
             self._unresolved.pop(ref, None)
             self._dirty_namespaces.add(ref.namespace)
+            self._forget_outlook(ref)
             self._narrator.not_accepted(entry, acceptance)
             return {ref}
         group = self._group(entry.guard, state)
@@ -309,14 +333,14 @@ class Engine:
                 alarm.cancel()
             if outcome.revisit_at < math.inf:
                 delay = max(0.01, outcome.revisit_at - now)
-                self._alarms[guard.ref] = loop.call_later(delay, self._mark, guard.ref)
+                self._alarms[guard.ref] = loop.call_later(delay, self.mark, guard.ref)
 
     def _tell(
         self, guard: Guard, outcome: Outcome, after: dict[str, Pod], state: ClusterState
     ) -> None:
         entry = self._book.get(guard.ref)
         service = state.service(guard.service_ref)
-        if entry is None or service is None or self._drains is None:
+        if entry is None or service is None or self._drains is None or self._predictions is None:
             return
         pods = tuple(after.get(p.uid, p) for p in state.pods_of(service))
         gateways = self._drains.gateways(service)
@@ -335,7 +359,14 @@ class Engine:
             workload=state.workload_of(pods[0]) if pods else "",
             sleep_supported=self._drains.sleep_supported,
         )
-        self._narrator.decided(entry, situation)
+        outlook = self._predictions.look(entry, situation)
+        self._narrator.decided(
+            entry, replace(situation, predictions=outlook.predictions, risks=outlook.risks)
+        )
+
+    def _forget_outlook(self, ref: ObjectRef) -> None:
+        if self._predictions is not None:
+            self._predictions.forget(ref)
 
     def _release_orphans(self, namespace: str, state: ClusterState) -> None:
         """Open the gate of every pod that has one and no guard that would ever open it."""
@@ -358,6 +389,10 @@ class Engine:
             # Not in the next loop turn: a verdict is what everything else waits for.
             self._flush()
 
+    def _answered(self, guard: ObjectRef, uid: str, failed_at: float, answered_at: float) -> None:
+        if self._predictions is not None:
+            self._predictions.starts.answered(guard, uid, failed_at, answered_at)
+
     def _written(self, order: Order) -> None:
         if self._state is None:
             return
@@ -369,7 +404,7 @@ class Engine:
         ]
         self._narrator.written(order, entries)
         for entry in entries:
-            self._mark(entry.ref)
+            self.mark(entry.ref)
 
     def _authors(self, service: Service) -> tuple[Guard, ...]:
         """The guard in force; where there is none, those whose pods were just set free."""

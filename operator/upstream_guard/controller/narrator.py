@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 from upstream_guard.controller.gate_writer import Order
 from upstream_guard.controller.guards import GuardEntry
+from upstream_guard.controller.predictions import Foretold
 from upstream_guard.controller.statuses import StatusWriter
 from upstream_guard.core.acceptance import Acceptance
 from upstream_guard.core.assessment import (
     Situation,
     assess,
     assess_rejected,
+    describe_risks,
     recommendation,
     short_hooks,
 )
@@ -39,6 +41,7 @@ ACTIONS = {
     Reason.DRAIN_RECOMMENDED: "Recommend",
     Reason.PRE_STOP_TOO_SHORT: "Observe",
     Reason.SLEEP_NOT_SUPPORTED: "Observe",
+    Reason.RISKS_FOUND: "Review",
 }
 """The `action` of each event: what was done."""
 
@@ -54,6 +57,8 @@ class _Told:
     recommended: str = ""
     short: bool = False
     sleepless: bool = False
+    risks: frozenset[str] | None = None
+    """None before the first evaluation, which only takes over what an earlier controller told."""
 
 
 class Narrator:
@@ -87,6 +92,24 @@ class Narrator:
         self._told.pop(entry.ref, None)
         self._forget_gauges(entry.ref)
 
+    def foretold(self, foretold: Foretold) -> None:
+        """A change has begun that will open a window."""
+        begun, workload = foretold.begun, foretold.workload
+        related = None
+        if workload is not None:
+            ref = workload.workload.ref
+            kind = workload.workload.kind
+            related = Subject("apps/v1", kind, ref.namespace, ref.name, workload.uid)
+        # Each kind of change is a story of its own: a series is written late, and this must be early.
+        action = "Predict" + "".join(part.capitalize() for part in begun.change.kind.split("-"))
+        self._tell(
+            _guard_subject(foretold.entry),
+            Reason.WINDOW_PREDICTED,
+            foretold.note,
+            related,
+            action,
+        )
+
     def written(self, order: Order, entries: Iterable[GuardEntry]) -> None:
         """A gate was written on a pod of these guards."""
         decision, pod = order.decision, order.pod
@@ -113,6 +136,7 @@ class Narrator:
             self._metrics.probe_results,
             self._metrics.gate_changes,
             self._metrics.ejections,
+            self._metrics.windows_predicted,
         ):
             metric.remove_by_labels({"namespace": ref.namespace, "guard": ref.name})
         self._forget_gauges(ref)
@@ -175,8 +199,10 @@ class Narrator:
             recommendation(situation),
             bool(situation.short),
             situation.sleepless,
+            frozenset(risk.risk for risk in situation.risks),
         )
         self._told[entry.ref] = now
+        self._tell_risks(entry, situation, told.risks)
         guard = _guard_subject(entry)
         for floor in sorted(now.floors - told.floors):
             note = f"failing endpoints stay listed: {floor} is at its minHealthyPercent"
@@ -205,12 +231,26 @@ class Narrator:
             )
             self._tell(guard, Reason.DRAIN_RECOMMENDED, note)
 
+    def _tell_risks(
+        self, entry: GuardEntry, situation: Situation, told: frozenset[str] | None
+    ) -> None:
+        """Only of risks that were not there before: they wait, and need no stream."""
+        new = [risk for risk in situation.risks if told is not None and risk.risk not in told]
+        if new:
+            note = f"{describe_risks(new)}; to mend it: {new[0].remedy}"
+            self._tell(_guard_subject(entry), Reason.RISKS_FOUND, note)
+
     def _tell(
-        self, regarding: Subject, reason: Reason, note: str, related: Subject | None = None
+        self,
+        regarding: Subject,
+        reason: Reason,
+        note: str,
+        related: Subject | None = None,
+        action: str = "",
     ) -> None:
         kind = REASONS[reason].type.value
-        action = ACTIONS.get(reason, "Decide")
-        self._recorder.tell(Event(regarding, kind, reason.value, action, note, related))
+        done = action or ACTIONS.get(reason, "Decide")
+        self._recorder.tell(Event(regarding, kind, reason.value, done, note, related))
 
 
 _GAUGED = ("serving", "failing", "ejected", "draining", "pending", "unknown")

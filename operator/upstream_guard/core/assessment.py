@@ -1,7 +1,7 @@
 """What a guard's situation amounts to: endpoint states and conditions. Pure, and stable in peace."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -10,6 +10,7 @@ from upstream_guard.core.admission import Absence, Outcome
 from upstream_guard.core.health import NEVER_PROBED, Health, Verdict
 from upstream_guard.core.model import DrainMode, Guard, ListMode, ObjectRef, Pod, Service
 from upstream_guard.core.names import ANNOTATION_INJECTED
+from upstream_guard.core.predict.window import Severity
 from upstream_guard.core.reasons import REASONS, ConditionType, Reason
 from upstream_guard.core.status import (
     Condition,
@@ -18,6 +19,8 @@ from upstream_guard.core.status import (
     EndpointState,
     EndpointStatus,
     GuardStatus,
+    PredictionStatus,
+    RiskStatus,
 )
 from upstream_guard.core.tuning import DrainAdvice, GatewayFacts, recommended_patch
 
@@ -40,6 +43,8 @@ class Situation:
         workload: `kind/name` that owns the pods, for advice; empty where there is none.
         ports: The probed port, by pod UID.
         sleep_supported: The API server knows the `sleep` hook.
+        predictions: Windows predicted of changes that are not over.
+        risks: What waits for the next change, worst first.
     """
 
     guard: Guard
@@ -55,6 +60,8 @@ class Situation:
     workload: str = ""
     ports: Mapping[str, int] = field(default_factory=dict)
     sleep_supported: bool = True
+    predictions: tuple[PredictionStatus, ...] = ()
+    risks: tuple[RiskStatus, ...] = ()
 
     @property
     def live(self) -> tuple[Pod, ...]:
@@ -106,6 +113,8 @@ def assess(situation: Situation) -> GuardStatus:
         endpoints,
         situation.gateways,
         _drain(situation),
+        situation.predictions,
+        situation.risks,
     )
 
 
@@ -251,6 +260,28 @@ def _at_risk(situation: Situation) -> Condition:
 
 
 def _risk(situation: Situation) -> tuple[Reason, str]:
+    """The worst: what is wrong already, how pods stop, then what else a change will meet."""
+    broken = tuple(r for r in situation.risks if r.severity is Severity.ERROR)
+    if broken:
+        return Reason.WINDOWS_PREDICTED, describe_risks(broken)
+    reason, message = _drain_risk(situation)
+    # Nothing but a single pod: a reason of its own says that better.
+    waiting = tuple(r for r in situation.risks if r.risk != "single-replica")
+    if reason is Reason.NO_RISK and waiting:
+        return Reason.WINDOWS_PREDICTED, describe_risks(waiting)
+    if reason is Reason.NO_RISK and len(situation.live) == 1:
+        return Reason.SINGLE_ENDPOINT, ""
+    return reason, message
+
+
+def describe_risks(risks: Sequence[RiskStatus]) -> str:
+    """Standing risks in one sentence: the first, and how many more there are; at least one is given."""
+    worst, others = risks[0], len(risks) - 1
+    more = f"; and {others} more in status.risks" if others else ""
+    return f"{worst.subject}: {worst.message}{more}"
+
+
+def _drain_risk(situation: Situation) -> tuple[Reason, str]:
     advice, live = situation.advice, situation.live
     bare = [p for p in live if not p.pre_stop] if advice.pre_stop else []
     enforced = situation.guard.drain.mode is DrainMode.ENFORCE
@@ -266,8 +297,6 @@ def _risk(situation: Situation) -> tuple[Reason, str]:
     if bare:
         words = f"{len(bare)} of {len(live)} pods were made without a preStop hook"
         return Reason.PODS_WITHOUT_DRAIN, f"{words}; to replace them: {situation.adopt}"
-    if len(live) == 1:
-        return Reason.SINGLE_ENDPOINT, ""
     return Reason.NO_RISK, ""
 
 
@@ -284,6 +313,12 @@ def _sleeps(pod: Pod) -> tuple[int, ...]:
     """Seconds of the pod's `sleep` hooks; how long other hooks last is not known."""
     found = (_SLEEP.fullmatch(part) for part in pod.pre_stop.split(", "))
     return tuple(int(match[1]) for match in found if match)
+
+
+def injected_pre_stop(pods: Iterable[Pod]) -> float:
+    """Seconds that every one of the pods sleeps by a hook of ours; 0 where one has none of ours."""
+    sleeps = [min(_sleeps(pod), default=0) if _injected(pod) else 0 for pod in pods]
+    return float(min(sleeps, default=0))
 
 
 def _injected(pod: Pod) -> bool:

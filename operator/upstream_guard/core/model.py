@@ -197,6 +197,10 @@ class Pod:
     annotations: Mapping[str, str] = field(default_factory=dict)
     containers: tuple[ContainerReadiness, ...] = ()
     """The regular containers, so that a sidecar's probe is not taken for the app's."""
+    ends: int = 0
+    """How often a container has ended, those that run again included."""
+    started: float = 0.0
+    """When the last of the containers started, to the second; 0 unless all of them run."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,7 @@ class Reason(StrEnum):
     DRAIN_TOO_SHORT = "DrainTooShort"
     PODS_WITHOUT_DRAIN = "PodsWithoutDrain"
     SINGLE_ENDPOINT = "SingleEndpoint"
+    WINDOWS_PREDICTED = "WindowsPredicted"
 
     GUARD_ACCEPTED = "GuardAccepted"
     GUARD_NOT_ACCEPTED = "GuardNotAccepted"
@@ -80,6 +81,8 @@ class Reason(StrEnum):
     PRE_STOP_TOO_SHORT = "PreStopTooShort"
     SLEEP_NOT_SUPPORTED = "SleepNotSupported"
     STANDBY_RELEASED = "StandbyReleased"
+    WINDOW_PREDICTED = "WindowPredicted"
+    RISKS_FOUND = "RisksFound"
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +237,12 @@ REASONS: Final[Mapping[Reason, ReasonInfo]] = MappingProxyType(
             "The Service has a single endpoint: when it goes, nothing can take its place.",
             "Run at least two replicas.",
         ),
+        Reason.WINDOWS_PREDICTED: _condition(
+            ConditionType.AT_RISK,
+            "By prediction, a change that will come (a rollout, a scale-in, a drain) fails requests, or "
+            "something is wrong as it stands; status.risks says what and how to mend it.",
+            "Apply the remedies in status.risks; `upstream-guard explain RISK` says more.",
+        ),
         Reason.GUARD_ACCEPTED: _normal("The guard is valid and in force."),
         Reason.GUARD_NOT_ACCEPTED: _warning(
             "The guard cannot be put in force; the message says why.",
@@ -295,6 +304,16 @@ REASONS: Final[Mapping[Reason, ReasonInfo]] = MappingProxyType(
             "No controller renewed the Lease for 30 s, so the standby opened the gates of pods whose "
             "containers are ready.",
             "Check the operator's pods; guarding resumes when a controller is back.",
+        ),
+        Reason.WINDOW_PREDICTED: _warning(
+            "A change has begun that will fail requests, by prediction; the message says how many, when "
+            "and why. Told before the window opens where that is possible; status.predictions has all.",
+            "Run the command in the message; where the change can wait, undo it first.",
+        ),
+        Reason.RISKS_FOUND: _warning(
+            "Something waits for the next change to fail requests. Told once, and again only when "
+            "another risk joins; status.risks has all.",
+            "Apply the remedies in status.risks before the next change.",
         ),
     }
 )

@@ -11,9 +11,15 @@ from typing import Final
 
 from upstream_guard.core.causes import Cause
 from upstream_guard.core.model import DrainMode
+from upstream_guard.core.predict.state import ChangeKind
+from upstream_guard.core.predict.window import Severity
 from upstream_guard.core.reasons import ConditionType, Reason
-from upstream_guard.core.tuning import DrainAdvice, GatewayFacts
+from upstream_guard.core.tuning import DrainAdvice, Evidence, GatewayFacts
 
+MAX_PREDICTIONS: Final = 10
+"""Predicted windows that the status lists, those of the latest change first."""
+MAX_RISKS: Final = 20
+"""Standing risks that the status lists, the worst first."""
 MAX_LISTED_ENDPOINTS: Final = 50
 """Endpoints that the status names; it counts all of them."""
 
@@ -102,6 +108,76 @@ class DrainStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class PredictionStatus:
+    """One predicted window of a change that is not over, as the status tells it.
+
+    Numbers are rounded already, so that what is read back from a status is what was written.
+
+    Attributes:
+        change: What kind of change.
+        subject: What it happens to, e.g. `deployment/shop`.
+        began: Unix seconds at which the change was seen to begin.
+        made_at: Unix seconds at which the prediction was there.
+        until: Unix seconds at which it is dropped at the latest.
+        opens_at: Unix seconds at which the first request is expected to fail.
+        duration: From the first to the last failed request, e.g. `1.2s`; empty where it stays open.
+        duration_range: e.g. `0.9s-1.4s`.
+        lost: Requests expected to fail.
+        lost_range: e.g. `25-60`.
+        share: Percent of the requests sent meanwhile.
+        probability: Percent.
+        cause: What the failed requests meet.
+        risk: ID of the rule that explains it.
+        gateway: Where.
+        answer: Status that clients see; 0 where their connection just ends.
+        evidence: The weakest that a decisive number rests on.
+        message: One sentence.
+        remedy: The command that prevents it, or why there is none.
+    """
+
+    change: ChangeKind
+    subject: str
+    began: float
+    made_at: float
+    until: float
+    opens_at: float
+    duration: str
+    duration_range: str
+    lost: int
+    lost_range: str
+    share: int
+    probability: int
+    cause: Cause
+    risk: str
+    gateway: str
+    answer: int
+    evidence: Evidence
+    message: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class RiskStatus:
+    """One standing risk, as the status tells it.
+
+    Attributes:
+        risk: ID of the rule.
+        severity: How bad.
+        subject: The object that it is about, e.g. `deployment/shop`.
+        path: The field in that object; empty where it is none in particular.
+        message: One sentence, with the worst predicted window where there is one.
+        remedy: The command that mends it, or why there is none.
+    """
+
+    risk: str
+    severity: Severity
+    subject: str
+    path: str
+    message: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
 class GuardStatus:
     """Everything that the status of one guard says."""
 
@@ -112,6 +188,8 @@ class GuardStatus:
     endpoints: tuple[EndpointStatus, ...] = ()
     gateways: tuple[GatewayFacts, ...] = ()
     drain: DrainStatus | None = None
+    predictions: tuple[PredictionStatus, ...] = ()
+    risks: tuple[RiskStatus, ...] = ()
 
     @property
     def counts(self) -> EndpointCounts:

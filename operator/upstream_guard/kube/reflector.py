@@ -47,9 +47,10 @@ class Reflector(Generic[T]):
         self._params = dict(params or {})
         self._optional = optional
         self._metadata_only = metadata_only
-        self._denied = False
         self.items: dict[str, T] = {}
         """Parsed objects by UID."""
+        self.denied = False
+        """The last answer was that we may not read it."""
         self.synced = asyncio.Event()
         """Set once the first list is in (or the optional resource is known to be absent)."""
 
@@ -75,15 +76,16 @@ class Reflector(Generic[T]):
                 await pause_before_retry(attempt, random.random())  # noqa: S311  # jitter
 
     def _absent(self, error: ApiError) -> None:
-        if error.status == FORBIDDEN and not self._denied:
+        if error.status == FORBIDDEN and not self.denied:
             logger.warning("%s is left out, since it may not be read: %s", self._path, error)
-        self._denied = error.status == FORBIDDEN
+        self.denied = error.status == FORBIDDEN
         self._replace_all({})
 
     async def _list(self) -> str:
         objects, version = await self._client.list_pages(
             self._path, self._params, accept=METADATA_LIST if self._metadata_only else None
         )
+        self.denied = False
         self._replace_all({str(o["metadata"]["uid"]): self._parse(o) for o in objects})
         return version
 

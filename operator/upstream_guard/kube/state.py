@@ -13,16 +13,23 @@ from upstream_guard.core.model import (
     Route,
     Service,
 )
+from upstream_guard.core.predict.live import WorkloadSight
 from upstream_guard.kube.client import Json, KubeClient
 from upstream_guard.kube.reflector import Reflector
+from upstream_guard.kube.surroundings import (
+    GATEWAY_API,
+    SeenRoute,
+    SeenService,
+    Surroundings,
+    parse_seen_httproute,
+    parse_seen_ingress,
+    parse_seen_service,
+)
 from upstream_guard.resources.kube_objects import (
     DEFAULT_CLASS,
     DEFAULT_CLASS_ANNOTATION,
-    parse_httproute,
-    parse_ingress,
     parse_node,
     parse_pod,
-    parse_service,
     parse_slice,
 )
 
@@ -56,6 +63,15 @@ class Touch(Protocol):
     def cluster(self) -> None:
         """Something changed that may concern every guard."""
 
+    def selected(self, namespace: str, labels: Mapping[str, str]) -> None:
+        """Something changed that concerns the Services which select these labels."""
+
+    def namespace(self, name: str) -> None:
+        """Something changed that may concern every guard of a namespace."""
+
+    def node(self, name: str) -> None:
+        """A node was cordoned or uncordoned, fell silent or came back."""
+
 
 class ClusterState:
     """Reflectors and indexes."""
@@ -77,6 +93,8 @@ class ClusterState:
         self._gateways: dict[str, str] = {}
         self.owners: dict[ObjectRef, str] = {}
         """Deployment (or other owner) `kind/name` by ReplicaSet."""
+        self.surroundings = Surroundings(self)
+        self._whole = namespace is None
         self._reflectors = list(self._build(client, namespace))
 
     def _build(self, client: KubeClient, namespace: str | None) -> Iterable[Reflector[Any]]:
@@ -85,13 +103,13 @@ class ClusterState:
             scope = "" if namespace is None or cluster else f"/namespaces/{namespace}"
             return f"{root}{scope}/{plural}"
 
-        gateway_api = "gateway.networking.k8s.io/v1"
+        gateway_api = GATEWAY_API
         make = Reflector[Any]
         networking = "networking.k8s.io/v1"
         yield make(client, path("v1", "pods"), parse_pod, self._pod)
-        yield make(client, path("v1", "services"), parse_service, self._service)
+        yield make(client, path("v1", "services"), parse_seen_service, self._seen_service)
         yield make(client, path("discovery.k8s.io/v1", "endpointslices"), parse_slice, self._slice)
-        yield make(client, path(networking, "ingresses"), parse_ingress, self._route)
+        yield make(client, path(networking, "ingresses"), parse_seen_ingress, self._seen_route)
         yield make(
             client,
             path("apps/v1", "replicasets"),
@@ -100,8 +118,15 @@ class ClusterState:
             metadata_only=True,
         )
         yield make(
-            client, path(gateway_api, "httproutes"), parse_httproute, self._route, optional=True
+            client,
+            path(gateway_api, "httproutes"),
+            parse_seen_httproute,
+            self._seen_route,
+            optional=True,
         )
+        for watched in self.surroundings.watched():
+            where = path(watched.group, watched.plural)
+            yield make(client, where, watched.parse, watched.on_change, optional=True)
         yield make(
             client, path(gateway_api, "gateways"), _parse_gateway, self._gateway, optional=True
         )
@@ -137,6 +162,19 @@ class ClusterState:
     def synced(self) -> bool:
         """Every first list is in."""
         return all(reflector.synced.is_set() for reflector in self._reflectors)
+
+    @property
+    def complete(self) -> bool:
+        """What is not seen is not there: nothing is out of our sight, and nothing was forbidden."""
+        return self._whole and self.synced and not any(r.denied for r in self._reflectors)
+
+    def workload_changed(self, sight: WorkloadSight) -> None:
+        """A workload, or its controller's progress, changed."""
+        self._touch.selected(sight.workload.ref.namespace, sight.workload.template.labels)
+
+    def rules_changed(self, namespace: str) -> None:
+        """Something changed that may concern every Service of a namespace."""
+        self._touch.namespace(namespace)
 
     def pods_of(self, service: Service) -> tuple[Pod, ...]:
         """Pods that the Service's selector matches; none where it has no selector."""
@@ -196,6 +234,15 @@ class ClusterState:
             self._touch.pod(old)
         self._touch.pod(pod)
 
+    def _seen_service(self, old: SeenService | None, new: SeenService | None) -> None:
+        ref = _either(old, new).service.ref
+        self.surroundings.put_service(ref, new.state if new else None)
+        self._service(old.service if old else None, new.service if new else None)
+
+    def _seen_route(self, old: SeenRoute | None, new: SeenRoute | None) -> None:
+        self.surroundings.put_route(old, new)
+        self._route(old.route if old else None, new.route if new else None)
+
     def _service(self, old: Service | None, new: Service | None) -> None:
         service = _either(old, new)
         _store_under(self.services, service.ref.namespace, service.ref.name, new)
@@ -233,6 +280,8 @@ class ClusterState:
         _store(self.nodes, node.name, new)
         if old is None or new is None or old.zone != new.zone:
             self._touch.cluster()
+        else:
+            self._touch.node(node.name)
 
     def _owner(self, old: Named | None, new: Named | None) -> None:
         _store(self.owners, _either(old, new).ref, new.text if new else None)

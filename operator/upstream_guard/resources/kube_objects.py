@@ -67,6 +67,7 @@ def parse_pod(obj: Json) -> Pod:
     owner = _controller(metadata)
     containers: list[Json] = spec.get("containers") or []
     declared = tuple(_container(c) for c in containers)
+    statuses: list[Json] = status.get("containerStatuses") or []
     return Pod(
         ref=_ref(metadata),
         uid=metadata.get("uid") or "",
@@ -92,6 +93,8 @@ def parse_pod(obj: Json) -> Pod:
         pre_stop=_describe_hooks(containers),
         annotations=metadata.get("annotations") or _EMPTY,
         containers=declared,
+        ends=sum(_ends(s) for s in statuses),
+        started=_started(statuses),
     )
 
 
@@ -225,6 +228,21 @@ def _template(metadata: Json, labels: Json, owner: Json | None) -> str:
         return metadata.get("uid") or ""
     revision = next((labels[key] for key in _TEMPLATE_LABELS if key in labels), "")
     return f"{owner.get('uid') or ''}/{revision}"
+
+
+def _ends(status: Json) -> int:
+    """`restartCount` counts starts, so a container that waits for its restart has ended once more."""
+    restarts = int(status.get("restartCount") or 0)
+    state: Json = status.get("state") or _EMPTY
+    ended = "terminated" in state or "terminated" in (status.get("lastState") or _EMPTY)
+    return restarts + 1 if ended and "running" not in state else restarts
+
+
+def _started(statuses: Iterable[Json]) -> float:
+    """When the last container started; 0.0 unless all of them run."""
+    running = [((s.get("state") or _EMPTY).get("running") or _EMPTY) for s in statuses]
+    times = [parse_time(r.get("startedAt")) for r in running]
+    return max(times) if times and all(times) else 0.0
 
 
 def _grace(metadata: Json, spec: Json) -> float:

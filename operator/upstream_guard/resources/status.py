@@ -5,19 +5,26 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from upstream_guard.core.causes import Cause
+from upstream_guard.core.predict.state import ChangeKind
+from upstream_guard.core.predict.window import Severity
 from upstream_guard.core.reasons import ConditionType, Reason
 from upstream_guard.core.status import (
     MAX_LISTED_ENDPOINTS,
+    MAX_PREDICTIONS,
+    MAX_RISKS,
     Condition,
     ConditionStatus,
     DrainStatus,
     EndpointCounts,
     EndpointStatus,
     GuardStatus,
+    PredictionStatus,
+    RiskStatus,
     merge_conditions,
     worst_first,
 )
-from upstream_guard.core.tuning import GatewayFacts
+from upstream_guard.core.tuning import Evidence, GatewayFacts
 from upstream_guard.resources.kube_objects import parse_time
 
 _MAX_MESSAGE: Final = 2048
@@ -53,7 +60,11 @@ def build_status(status: GuardStatus, old: object, now: float) -> dict[str, Any]
     }
     if status.drain is not None:
         body["drain"] = _drain(status.drain)
-    return body
+    lists = {
+        "predictions": [_prediction(p) for p in status.predictions[:MAX_PREDICTIONS]],
+        "risks": [_risk(risk) for risk in status.risks[:MAX_RISKS]],
+    }
+    return body | {key: found for key, found in lists.items() if found}
 
 
 def parse_conditions(status: object) -> tuple[Condition, ...]:
@@ -67,6 +78,22 @@ def parse_conditions(status: object) -> tuple[Condition, ...]:
         if isinstance(raw, Mapping)
         for condition in _parse_condition(raw)
     )
+
+
+def parse_predictions(status: object) -> tuple[PredictionStatus, ...]:
+    """The predictions in a guard's status; those that this version does not know are passed over."""
+    return tuple(p for raw in _records(status, "predictions") for p in _parse_prediction(raw))
+
+
+def parse_risks(status: object) -> tuple[RiskStatus, ...]:
+    """The risks in a guard's status; those that this version does not know are passed over."""
+    return tuple(r for raw in _records(status, "risks") for r in _parse_risk(raw))
+
+
+def format_instant(seconds: float) -> str:
+    """Unix seconds as an RFC 3339 time with milliseconds, UTC."""
+    instant = datetime.fromtimestamp(round(seconds * 1000) / 1000, UTC)
+    return instant.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def format_time(seconds: float) -> str:
@@ -120,6 +147,9 @@ def _summary(status: GuardStatus, counts: EndpointCounts) -> dict[str, str]:
     if status.drain is not None:
         advice = status.drain.advice
         summary["preStop"] = f"{advice.pre_stop}s ({advice.evidence.value})"
+    if status.predictions:
+        worst = status.predictions[0]
+        summary["predicted"] = f"{worst.change.value}: {worst.lost} lost"
     return summary
 
 
@@ -175,6 +205,102 @@ def _drain(drain: DrainStatus) -> dict[str, Any]:
     if drain.patch and len(drain.patch) <= _MAX_PATCH:
         body["patch"] = drain.patch
     return body
+
+
+def _prediction(prediction: PredictionStatus) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "change": prediction.change.value,
+        "subject": _cut(prediction.subject, 320),
+        "began": format_instant(prediction.began),
+        "madeAt": format_instant(prediction.made_at),
+        "until": format_instant(prediction.until),
+        "opensAt": format_instant(prediction.opens_at),
+        "lostRequests": prediction.lost,
+        "sharePercent": prediction.share,
+        "probabilityPercent": prediction.probability,
+        "cause": prediction.cause.value,
+        "risk": prediction.risk,
+        "gateway": _cut(prediction.gateway, 512),
+        "status": prediction.answer,
+        "evidence": prediction.evidence.value,
+        "message": _cut(prediction.message, _MAX_REASON),
+        "remedy": _command(prediction.remedy),
+    }
+    ranges = {
+        "duration": prediction.duration,
+        "durationRange": prediction.duration_range,
+        "lostRange": prediction.lost_range,
+    }
+    return body | {key: text for key, text in ranges.items() if text}
+
+
+def _parse_prediction(raw: Mapping[str, Any]) -> Iterable[PredictionStatus]:
+    try:
+        yield PredictionStatus(
+            change=ChangeKind(_text(raw, "change")),
+            subject=_text(raw, "subject"),
+            began=parse_time(_text(raw, "began")),
+            made_at=parse_time(_text(raw, "madeAt")),
+            until=parse_time(_text(raw, "until")),
+            opens_at=parse_time(_text(raw, "opensAt")),
+            duration=_text(raw, "duration"),
+            duration_range=_text(raw, "durationRange"),
+            lost=_number(raw, "lostRequests"),
+            lost_range=_text(raw, "lostRange"),
+            share=_number(raw, "sharePercent"),
+            probability=_number(raw, "probabilityPercent"),
+            cause=Cause(_text(raw, "cause")),
+            risk=_text(raw, "risk"),
+            gateway=_text(raw, "gateway"),
+            answer=_number(raw, "status"),
+            evidence=Evidence(_text(raw, "evidence")),
+            message=_text(raw, "message"),
+            remedy=_text(raw, "remedy"),
+        )
+    except ValueError:
+        return
+
+
+def _risk(risk: RiskStatus) -> dict[str, Any]:
+    body = {
+        "risk": risk.risk,
+        "severity": risk.severity.value,
+        "subject": _cut(risk.subject, 320),
+        "message": _cut(risk.message, _MAX_REASON),
+        "remedy": _command(risk.remedy),
+    }
+    return body | ({"path": _cut(risk.path, 512)} if risk.path else {})
+
+
+def _parse_risk(raw: Mapping[str, Any]) -> Iterable[RiskStatus]:
+    try:
+        severity = Severity(_text(raw, "severity"))
+    except ValueError:
+        return
+    texts = (_text(raw, key) for key in ("subject", "path", "message", "remedy"))
+    yield RiskStatus(_text(raw, "risk"), severity, *texts)
+
+
+def _records(status: object, key: str) -> Iterable[Mapping[str, Any]]:
+    found = status.get(key) if isinstance(status, Mapping) else None
+    if not isinstance(found, list):
+        return ()
+    return [raw for raw in found if isinstance(raw, Mapping)]
+
+
+def _text(raw: Mapping[str, Any], key: str) -> str:
+    value = raw.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def _number(raw: Mapping[str, Any], key: str) -> int:
+    value = raw.get(key)
+    return value if isinstance(value, int) else 0
+
+
+def _command(text: str) -> str:
+    """A command is of no use in part."""
+    return text if len(text) <= _MAX_PATCH else "too long for the status: `upstream-guard check`"
 
 
 def _cut(text: str, most: int) -> str:

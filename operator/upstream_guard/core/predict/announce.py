@@ -7,8 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from upstream_guard.core.predict.live import Begun
-from upstream_guard.core.predict.window import PatchKind, Remedy, Window
+from upstream_guard.core.predict.estimate import Estimate
+from upstream_guard.core.predict.live import Begun, deadline
+from upstream_guard.core.predict.review import Problem
+from upstream_guard.core.predict.sentences import number
+from upstream_guard.core.predict.window import PatchKind, Remedy, Severity, Window
+from upstream_guard.core.status import PredictionStatus, RiskStatus
 
 LIKELY: Final = 0.5
 """A window is announced where at least one request fails more probably than not."""
@@ -39,6 +43,65 @@ def announce(begun: Begun, windows: Sequence[Window]) -> str:
     if others:
         parts.append(f"and {others} more in status.predictions")
     return "; ".join((*parts, f"to prevent it: {prevention(worst)}"))
+
+
+def prediction_status(begun: Begun, window: Window, made_at: float) -> PredictionStatus:
+    """A window of a change that has begun, as the status tells it.
+
+    Args:
+        begun: The change.
+        window: One of its windows.
+        made_at: Unix seconds at which the prediction was there.
+    """
+    endless = math.isinf(window.duration.value)
+    return PredictionStatus(
+        change=begun.change.kind,
+        subject=begun.subject,
+        began=_milliseconds(begun.at),
+        made_at=_milliseconds(made_at),
+        until=_milliseconds(deadline(begun)),
+        opens_at=_milliseconds(begun.at + window.start.value),
+        duration="" if endless else f"{number(window.duration.value)}s",
+        duration_range="" if endless else _range(window.duration, "s"),
+        lost=round(window.lost.value),
+        lost_range=_range(window.lost, ""),
+        share=round(100 * window.share),
+        probability=round(100 * window.probability),
+        cause=window.cause,
+        risk=window.risk,
+        gateway=window.gateway,
+        answer=window.status,
+        evidence=window.evidence,
+        message=window.message,
+        remedy=prevention(window),
+    )
+
+
+def standing_risks(problems: Iterable[Problem]) -> tuple[RiskStatus, ...]:
+    """What a review found that is worth a warning, worst first."""
+    return tuple(_risk(p) for p in problems if p.finding.severity is not Severity.INFO)
+
+
+def _risk(problem: Problem) -> RiskStatus:
+    finding = problem.finding
+    worst = f"; {problem.windows[0].message}" if problem.windows else ""
+    remedy = finding.no_remedy if finding.remedy is None else command(finding.remedy)
+    return RiskStatus(
+        risk=finding.risk,
+        severity=finding.severity,
+        subject=f"{finding.kind.lower()}/{finding.ref.name}",
+        path=finding.path,
+        message=f"{finding.message}{worst}",
+        remedy=remedy,
+    )
+
+
+def _range(estimate: Estimate, unit: str) -> str:
+    return f"{number(estimate.low)}{unit}-{number(estimate.high)}{unit}"
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000) / 1000
 
 
 def prevention(window: Window) -> str:

@@ -1,0 +1,397 @@
+"""Predicts live: the windows of changes as they begin, and what waits for the next one."""
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from upstream_guard.controller.gathering import Gatherer
+from upstream_guard.controller.guards import GuardBook, GuardEntry
+from upstream_guard.controller.starts import StartBook
+from upstream_guard.core.assessment import Situation
+from upstream_guard.core.model import Guard, ObjectRef, Pod, Service
+from upstream_guard.core.predict.announce import (
+    announce,
+    likely,
+    prediction_status,
+    standing_risks,
+)
+from upstream_guard.core.predict.engine import predict
+from upstream_guard.core.predict.estimate import Estimate
+from upstream_guard.core.predict.facts import Facts
+from upstream_guard.core.predict.gateway import Gateway
+from upstream_guard.core.predict.live import (
+    Begun,
+    Sight,
+    WorkloadSight,
+    begin,
+    deadline,
+    is_over,
+)
+from upstream_guard.core.predict.review import review
+from upstream_guard.core.predict.state import AppFacts, Change, ChangeKind, State
+from upstream_guard.core.predict.window import Severity, Window
+from upstream_guard.core.status import PredictionStatus, RiskStatus
+from upstream_guard.core.tuning import CLUSTER_IP, Evidence, GatewayFacts
+from upstream_guard.gateways.behaviour import model_of
+from upstream_guard.kube.state import ClusterState
+from upstream_guard.metrics import Metrics
+from upstream_guard.resources.status import parse_predictions, parse_risks
+
+REVIEW_SECONDS: Final = 5.0
+"""A guard's standing risks are reviewed at most once in this time."""
+REVIEW_SHARE: Final = 0.2
+"""Of the time, what reviews may take altogether: probes and verdicts share the same core."""
+LOST_NODE: Final = Estimate(
+    0.05,
+    0.2,
+    1.0,
+    Evidence.ASSUMED,
+    "the node controller marks all pods of a node not ready as soon as it gives the node up",
+)
+"""From a node's NotReady, which comes some 40 s after its last sign of life, to the EndpointSlices."""
+
+
+@dataclass(slots=True)
+class _Open:
+    """A change that has begun and is not over."""
+
+    begun: Begun
+    windows: tuple[PredictionStatus, ...] = ()
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What is known of one guard.
+
+    Attributes:
+        sight: The last look.
+        pods: The Service's pods at that look.
+        gateways: Those in front of it.
+        open: Changes that are not over, by their keys.
+        risks: As of the last review, or of the status that an earlier controller wrote.
+        asked: What the last review that was asked for depends on.
+        review_after: Monotonic time before which no other review is made.
+        alarm: Looks again when a change counts as over.
+    """
+
+    guard: Guard
+    service: Service
+    sight: Sight
+    pods: tuple[Pod, ...]
+    gateways: tuple[GatewayFacts, ...]
+    open: dict[tuple[ChangeKind, str], _Open] = field(default_factory=dict)
+    risks: tuple[RiskStatus, ...] = ()
+    asked: tuple[object, ...] = ()
+    review_after: float = 0.0
+    alarm: asyncio.TimerHandle | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Pods come and go because of a change: no moment to judge what waits for the next one."""
+        return any(k.begun.change.kind is not ChangeKind.EDIT for k in self.open.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What is expected of a Service: for its guard's status."""
+
+    predictions: tuple[PredictionStatus, ...] = ()
+    risks: tuple[RiskStatus, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Foretold:
+    """A change that will open a window, as users are told of it.
+
+    Attributes:
+        entry: The guard.
+        begun: The change.
+        note: What is to be said.
+        workload: That it happens to; of a node, the first of the Service.
+    """
+
+    entry: GuardEntry
+    begun: Begun
+    note: str
+    workload: WorkloadSight | None
+
+
+Tell = Callable[[Foretold], None]
+"""Tells users of a change."""
+
+
+class Predictions:
+    """Follows every guarded Service, and predicts in the background.
+
+    A look costs little and is made with every evaluation. What it finds waits in a queue: changes come
+    before reviews, and between any two the event loop has its turn.
+    """
+
+    def __init__(
+        self,
+        book: GuardBook,
+        metrics: Metrics,
+        clock: Callable[[], float],
+        tell: Tell,
+        touched: Callable[[ObjectRef], None],
+    ) -> None:
+        """Wire it.
+
+        Args:
+            book: The guards.
+            metrics: Where windows are counted.
+            clock: Gives Unix seconds.
+            tell: Told of each change that will open a window.
+            touched: Told of each guard whose outlook is another now, or may be by time alone.
+        """
+        self._book = book
+        self._metrics = metrics
+        self._clock = clock
+        self._tell = tell
+        self._touched = touched
+        self._gather: Gatherer | None = None
+        self._memories: dict[ObjectRef, _Memory] = {}
+        self._changes: deque[tuple[ObjectRef, Begun]] = deque()
+        self._reviews: dict[ObjectRef, None] = {}
+        self._rest_until = 0.0
+        self._kick = asyncio.Event()
+        self.starts = StartBook()
+
+    def attach(self, state: ClusterState, *, injects: bool) -> None:
+        """Say where the cluster's state is, and whether our webhook makes the new pods' gates."""
+        self._gather = Gatherer(state, injects=injects)
+
+    def look(self, entry: GuardEntry, situation: Situation) -> Outlook:
+        """Look at a guarded Service: what begins, what is over, what has to be reviewed."""
+        if self._gather is None:
+            return Outlook()
+        memory = self._memories.get(entry.ref)
+        moved = memory is not None and memory.guard.service != situation.guard.service
+        if memory is None or moved:
+            memory = self._first_look(entry, situation, self._gather)
+        else:
+            self._look_again(memory, situation, self._gather)
+        self._set_alarm(entry.ref, memory)
+        self._ask_review(entry.ref, memory, self._gather)
+        return self._outlook(entry.ref, memory)
+
+    def forget(self, ref: ObjectRef) -> None:
+        """The guard is gone, or no longer in force."""
+        memory = self._memories.pop(ref, None)
+        self._reviews.pop(ref, None)
+        self.starts.forget(ref)
+        if memory is None:
+            return
+        if memory.alarm is not None:
+            memory.alarm.cancel()
+        for metric in (self._metrics.predictions_open, self._metrics.risks):
+            metric.remove_by_labels({"namespace": ref.namespace, "guard": ref.name})
+
+    async def run(self) -> None:
+        """Work off what looks have found, until cancelled."""
+        while True:
+            while self._changes:
+                ref, begun = self._changes.popleft()
+                self._foresee(ref, begun)
+                await asyncio.sleep(0)
+            pause = self._review_next()
+            if self._changes:
+                continue
+            try:
+                async with asyncio.timeout(pause):
+                    await self._kick.wait()
+            except TimeoutError:
+                pass
+            self._kick.clear()
+
+    # Looks.
+
+    def _first_look(self, entry: GuardEntry, situation: Situation, gather: Gatherer) -> _Memory:
+        """What an earlier controller knew is in the status, and is believed until it is known better."""
+        self.forget(entry.ref)
+        service = situation.service
+        memory = _Memory(
+            guard=situation.guard,
+            service=service,
+            sight=gather.sight(service, situation.pods, None),
+            pods=situation.pods,
+            gateways=situation.gateways,
+            open=_inherited(parse_predictions(entry.status)),
+            risks=parse_risks(entry.status),
+        )
+        self._memories[entry.ref] = memory
+        return memory
+
+    def _look_again(self, memory: _Memory, situation: Situation, gather: Gatherer) -> None:
+        now, ref = self._clock(), situation.guard.ref
+        sight = gather.sight(situation.service, situation.pods, memory.sight)
+        memory.guard, memory.service = situation.guard, situation.service
+        memory.pods, memory.gateways = situation.pods, situation.gateways
+        self.starts.match(ref, situation.pods)
+        # What ends with this look still explains the pods that went since the last one.
+        ongoing = [known.begun for known in memory.open.values()]
+        for key, known in list(memory.open.items()):
+            if is_over(known.begun, sight, now):
+                del memory.open[key]
+        for begun in begin(memory.sight, sight, ongoing, now):
+            self._take_on(memory, begun)
+            self._changes.append((ref, begun))
+            self._kick.set()
+        memory.sight = sight
+
+    def _take_on(self, memory: _Memory, begun: Begun) -> None:
+        """The same kind of change of the same thing again takes the place of the one before."""
+        before = memory.open.pop(begun.key, None)
+        # What an edit found stays until the next prediction says that it is mended.
+        kept = before.windows if before and begun.change.kind is ChangeKind.EDIT else ()
+        memory.open[begun.key] = _Open(begun, kept)
+
+    def _set_alarm(self, ref: ObjectRef, memory: _Memory) -> None:
+        if memory.alarm is not None:
+            memory.alarm.cancel()
+            memory.alarm = None
+        ends = min((deadline(known.begun) for known in memory.open.values()), default=math.inf)
+        if ends < math.inf:
+            delay = max(0.05, ends - self._clock() + 0.05)
+            memory.alarm = asyncio.get_running_loop().call_later(delay, self._touched, ref)
+
+    def _ask_review(self, ref: ObjectRef, memory: _Memory, gather: Gatherer) -> None:
+        """Only where something changed that people write, and nothing is under way."""
+        if memory.busy:
+            return
+        asked = (
+            memory.gateways,
+            self.starts.estimate(ref),
+            gather.asked(memory.guard, memory.service, memory.pods),
+        )
+        if asked != memory.asked:
+            memory.asked = asked
+            self._reviews[ref] = None
+            self._kick.set()
+
+    def _outlook(self, ref: ObjectRef, memory: _Memory) -> Outlook:
+        latest = sorted(memory.open.values(), key=lambda known: -known.begun.at)
+        predictions = tuple(window for known in latest for window in known.windows)
+        labels = (ref.namespace, ref.name)
+        self._metrics.predictions_open.labels(*labels).set(len(predictions))
+        for severity in (Severity.ERROR, Severity.WARNING):
+            count = sum(risk.severity is severity for risk in memory.risks)
+            self._metrics.risks.labels(*labels, severity.value).set(count)
+        return Outlook(predictions, memory.risks)
+
+    # What the background does.
+
+    def _foresee(self, ref: ObjectRef, begun: Begun) -> None:
+        memory = self._memories.get(ref)
+        known = memory.open.get(begun.key) if memory else None
+        if memory is None or known is None or known.begun is not begun:
+            return
+        with self._metrics.prediction_duration.labels("change").time():
+            windows = likely(begun, self._windows(ref, memory, begun))
+        news = _news(windows, known, memory) if begun.change.kind is ChangeKind.EDIT else windows
+        made_at = self._clock()
+        before = known.windows
+        known.windows = tuple(prediction_status(begun, w, made_at) for w in windows)
+        if begun.change.kind is ChangeKind.EDIT and not windows:
+            del memory.open[begun.key]
+        for window in news:
+            labels = (ref.namespace, ref.name, window.change.value, window.cause.value)
+            self._metrics.windows_predicted.labels(*labels).inc()
+        entry = self._book.get(ref)
+        if news and entry is not None:
+            workload = memory.sight.workload(begun.subject) or next(
+                iter(memory.sight.workloads), None
+            )
+            self._tell(Foretold(entry, begun, announce(begun, news), workload))
+        if windows or before:
+            self._touched(ref)
+
+    def _windows(self, ref: ObjectRef, memory: _Memory, begun: Begun) -> tuple[Window, ...]:
+        state = self._state(memory, begun)
+        if state is None:
+            return ()
+        now, facts = self._clock(), self._facts(ref, begun.change)
+        return tuple(
+            window
+            for gateway in _models(memory)
+            for window in predict(state, gateway, begun.change, facts, now)
+        )
+
+    def _state(self, memory: _Memory, begun: Begun | None = None) -> State | None:
+        if self._gather is None:
+            return None
+        return self._gather.state(memory.guard, memory.service, memory.pods, begun)
+
+    def _facts(self, ref: ObjectRef, change: Change | None = None) -> Facts:
+        facts = Facts(app=AppFacts(start=self.starts.estimate(ref)))
+        if change is None or change.kind is not ChangeKind.NODE_LOSS:
+            return facts
+        return replace(facts, platform=replace(facts.platform, node_delist=LOST_NODE))
+
+    def _review_next(self) -> float | None:
+        """Review one guard whose turn it is; seconds until the next turn, None where nobody waits."""
+        now = time.monotonic()
+        if not self._reviews:
+            return None
+        if now < self._rest_until:
+            return self._rest_until - now
+        turns = {ref: self._turn(ref) for ref in self._reviews}
+        ref = min(turns, key=lambda r: turns[r])
+        if turns[ref] > now:
+            return turns[ref] - now
+        del self._reviews[ref]
+        self._review(ref)
+        spent = time.monotonic() - now
+        rest = spent * (1 / REVIEW_SHARE - 1)
+        self._rest_until = now + spent + rest
+        return rest
+
+    def _turn(self, ref: ObjectRef) -> float:
+        memory = self._memories.get(ref)
+        return memory.review_after if memory else 0.0
+
+    def _review(self, ref: ObjectRef) -> None:
+        memory = self._memories.get(ref)
+        if memory is None:
+            return
+        if memory.busy:
+            memory.asked = ()  # so that the next look in peace asks again
+            return
+        memory.review_after = time.monotonic() + REVIEW_SECONDS
+        state = self._state(memory)
+        if state is None:
+            return
+        with self._metrics.prediction_duration.labels("review").time():
+            problems = review(state, _models(memory), self._facts(ref), self._clock())
+        risks = standing_risks(problems)
+        if risks != memory.risks:
+            memory.risks = risks
+            self._touched(ref)
+
+
+def _models(memory: _Memory) -> tuple[Gateway, ...]:
+    """The gateways in front; where none is known, whoever it is goes through the ClusterIP."""
+    return tuple(model_of(facts) for facts in memory.gateways or (CLUSTER_IP,))
+
+
+def _news(windows: tuple[Window, ...], known: _Open, memory: _Memory) -> tuple[Window, ...]:
+    """What an edit made wrong that was not wrong before."""
+    told = {(w.risk, w.gateway) for w in known.windows}
+    standing = {risk.risk for risk in memory.risks}
+    return tuple(w for w in windows if w.risk not in standing and (w.risk, w.gateway) not in told)
+
+
+def _inherited(
+    predictions: tuple[PredictionStatus, ...],
+) -> dict[tuple[ChangeKind, str], _Open]:
+    """Changes that an earlier controller told of, so that they are closed when they are over."""
+    found: dict[tuple[ChangeKind, str], _Open] = {}
+    for prediction in predictions:
+        begun = Begun(Change(prediction.change), prediction.subject, prediction.began)
+        known = found.setdefault(begun.key, _Open(begun))
+        known.windows += (prediction,)
+    return found
