@@ -24,7 +24,7 @@ from upstream_guard.core.predict.hooks import serves_for
 from upstream_guard.core.predict.play import UNKNOWN_NODES, make_play, pods_before
 from upstream_guard.core.predict.review import review
 from upstream_guard.core.predict.state import Change, ChangeKind, State, Strategy, Workload
-from upstream_guard.core.predict.window import Severity
+from upstream_guard.core.predict.window import Scope, Severity
 
 ROLLOUT = Change(ChangeKind.ROLLOUT)
 
@@ -96,3 +96,17 @@ def test_windows_of_headless_services_are_only_worth_knowing() -> None:
     found = review(state(spoilt, service=service(headless=True)), [NGINX], facts(), 0.0)
     assert found
     assert {problem.finding.severity for problem in found} == {Severity.INFO}
+
+
+def test_pods_of_another_workload_serve_on() -> None:
+    alone = workload(replicas=1, strategy=Strategy(max_surge=0, max_unavailable=1))
+    empty = predict(state(alone), CONTOUR, ROLLOUT, facts(), 0.0)
+    assert {window.scope for window in empty} == {Scope.SERVICE}
+    assert predict(state(alone, workload(name="stable")), CONTOUR, ROLLOUT, facts(), 0.0) == ()
+
+
+def test_a_daemon_set_that_goes_all_at_once() -> None:
+    strategy = Strategy(max_surge=0, max_unavailable="100%")
+    pods = workload(kind="DaemonSet", replicas=1, replicas_given=False, strategy=strategy)
+    risks = {window.risk for window in predict(state(pods), CONTOUR, ROLLOUT, facts(), 0.0)}
+    assert risks == {"max-unavailable"}

@@ -13,7 +13,7 @@ from upstream_guard.core.predict.draws import Draw
 from upstream_guard.core.predict.estimate import Estimate
 from upstream_guard.core.predict.facts import Facts
 from upstream_guard.core.predict.gateway import Answer, Gateway
-from upstream_guard.core.predict.lives import Fault
+from upstream_guard.core.predict.lives import Fault, bystanders
 from upstream_guard.core.predict.play import Play, Replacement, make_play
 from upstream_guard.core.predict.risks import RISKS
 from upstream_guard.core.predict.rules import inspect
@@ -119,7 +119,9 @@ _PLAYED: Final = frozenset(
 def _futures(play: Play) -> tuple[tuple[Stretch, ...], ...]:
     """Cached, since many services of one cluster are alike to the last number."""
     draws = (Draw(index, play.samples) for index in range(play.samples))
-    return tuple(tuple(traffic.failures(play, d, course.run(play, d))) for d in draws)
+    return tuple(
+        tuple(traffic.failures(play, d, [*course.run(play, d), *bystanders(play)])) for d in draws
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +191,9 @@ def _empty_risk(play: Play, state: State) -> str:
         return "no-replicas"
     if play.kind is ChangeKind.ROLLOUT and play.replacement is Replacement.ALL_AT_ONCE:
         return "recreate-strategy"
-    takes_all = play.unavailable >= play.replicas and play.replacement is Replacement.SURGE
+    # A single pod that is replaced in place is a matter of its number, not of the strategy.
+    is_alone = play.replicas == 1 and play.replacement is not Replacement.SURGE
+    takes_all = play.unavailable >= play.replicas and not is_alone
     if play.kind is ChangeKind.ROLLOUT and takes_all:
         return "max-unavailable"
     if play.replicas == 1:

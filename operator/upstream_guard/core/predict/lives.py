@@ -100,6 +100,11 @@ class Life:
     terminating: float = FOREVER
 
 
+def bystanders(play: Play) -> list[Life]:
+    """The pods of other workloads behind the Service, which the change leaves alone."""
+    return [Life() for _ in range(play.others)]
+
+
 def born(play: Play, draw: Draw, at: float, pod: int) -> Life:
     """A new pod, decided for at `at`."""
     started = at + draw.of(play.platform.create, NUMBER.CREATE, pod)

@@ -93,6 +93,7 @@ class Play:
     Attributes:
         kind: The change.
         replicas: Pods before.
+        others: Pods of other workloads behind the Service, which serve on.
         going: Pods that the change takes away (`SCALE_IN`, `NODE_DRAIN`, `NODE_LOSS`, deletion).
         surge: As the controller computes it from `maxSurge`.
         unavailable: As the controller computes it from `maxUnavailable`.
@@ -118,6 +119,7 @@ class Play:
     hidden_retries: int
     restarts: int
     samples: int
+    others: int = 0
 
 
 def make_play(state: State, gateway: Gateway, change: Change, facts: Facts) -> Play | None:
@@ -155,6 +157,7 @@ def make_play(state: State, gateway: Gateway, change: Change, facts: Facts) -> P
         hidden_retries=gateway.behaviour.refused_retries,
         restarts=change.restarts,
         samples=facts.samples,
+        others=min(sum(pods_before(state, w) for w in state.workloads[1:]), MAX_PODS),
     )
 
 

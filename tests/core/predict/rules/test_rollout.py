@@ -69,6 +69,24 @@ def test_a_surge_of_the_users_own_is_kept() -> None:
     assert patch_of(only("max-unavailable", state(pods))) == rolling("50%")
 
 
+@pytest.mark.parametrize(
+    ("kind", "unavailable", "found"),
+    [
+        ("DaemonSet", "100%", True),
+        ("DaemonSet", 1, False),
+        ("StatefulSet", 2, True),
+        ("StatefulSet", 1, False),
+    ],
+)
+def test_pods_that_are_replaced_in_place(kind: str, unavailable: int | str, found: bool) -> None:
+    strategy = Strategy(max_surge=0, max_unavailable=unavailable)
+    pods = state(workload(kind=kind, strategy=strategy))
+    assert ("max-unavailable" in risks(pods)) is found
+    if found:
+        patch = {"spec": {"updateStrategy": {"rollingUpdate": {"maxUnavailable": 1}}}}
+        assert patch_of(only("max-unavailable", pods)) == patch
+
+
 def test_one_replica_gets_company() -> None:
     found = only("single-replica", state(workload(replicas=1), budgets=()))
     assert found.severity is Severity.WARNING

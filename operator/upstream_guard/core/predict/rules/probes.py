@@ -209,7 +209,8 @@ def ready_before_serving(
     state: State, _gateways: tuple[Gateway, ...], facts: Facts
 ) -> Iterator[Finding]:
     """Readiness says yes too early: by the Service's wish, by measurement, or without any check."""
-    if state.service.service.publish_not_ready and not state.service.headless:
+    lists_all = state.service.service.publish_not_ready and not state.service.headless
+    if lists_all and state.workloads:
         where = in_service(state, "spec.publishNotReadyAddresses")
         yield report(
             "ready-before-serving",

@@ -2,17 +2,18 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from upstream_guard.core.predict.facts import Facts
 from upstream_guard.core.predict.gateway import Gateway
-from upstream_guard.core.predict.play import surge_and_unavailable
+from upstream_guard.core.predict.play import pods_before, surge_and_unavailable
 from upstream_guard.core.predict.rules.reporting import (
     ROLLOUTS,
     Mend,
     in_object,
     in_workload,
     merge,
+    nest,
     report,
     strategic,
 )
@@ -28,7 +29,7 @@ from upstream_guard.core.predict.rules.serving import (
 from upstream_guard.core.predict.state import ChangeKind, Quota, State, StrategyKind, Workload
 from upstream_guard.core.predict.window import Finding, Severity
 
-_LOSSES = frozenset(
+_LOSSES: Final = frozenset(
     {
         ChangeKind.NODE_DRAIN,
         ChangeKind.NODE_LOSS,
@@ -83,28 +84,37 @@ def max_unavailable(
 ) -> Iterator[Finding]:
     """A rolling update that may take away every pod, or half of them, before new ones are ready."""
     for workload in state.workloads:
-        count = replicas(state, workload)
-        is_rolling = workload.strategy.kind is StrategyKind.ROLLING
-        if workload.kind != "Deployment" or not is_rolling or count <= 0:
+        count = pods_before(state, workload)
+        if workload.strategy.kind is not StrategyKind.ROLLING or count <= 0:
             continue
         surge, unavailable = surge_and_unavailable(workload, count)
-        if unavailable * 2 < count:
-            continue
-        written = workload.strategy.max_unavailable
-        pods = "pod" if count == 1 else "pods"
-        yield report(
-            "max-unavailable",
-            in_workload(workload, "spec.strategy.rollingUpdate.maxUnavailable"),
-            f"maxUnavailable `{written}` lets a rollout take away {unavailable} of {count} {pods} of "
-            f"`{workload.text}` before new ones are ready",
-            strategic(
-                in_workload(workload, "spec.strategy"),
-                _strategy(workload.strategy.max_surge if surge else 1),
-                "a new pod is ready before an old one stops",
-            ),
-            ROLLOUTS,
-            Severity.WARNING if unavailable >= count else Severity.INFO,
-        )
+        if workload.kind == "Deployment" and unavailable * 2 >= count:
+            pods = "pod" if count == 1 else "pods"
+            yield _takes_away(
+                workload, surge, f"{unavailable} of {count} {pods}", takes_all=unavailable >= count
+            )
+        elif workload.kind in _IN_PLACE and unavailable >= count > 1:
+            yield _takes_away(workload, surge, "all pods", takes_all=True)
+
+
+_IN_PLACE: Final = frozenset({"StatefulSet", "DaemonSet"})
+
+
+def _takes_away(workload: Workload, surge: int, pods: str, *, takes_all: bool) -> Finding:
+    field = "spec.updateStrategy" if workload.kind in _IN_PLACE else "spec.strategy"
+    patch = nest(f"{field}.rollingUpdate", {"maxUnavailable": 1})
+    if workload.kind not in _IN_PLACE:
+        patch = _strategy(workload.strategy.max_surge if surge else 1)
+    where = in_workload(workload, f"{field}.rollingUpdate.maxUnavailable")
+    return report(
+        "max-unavailable",
+        where,
+        f"maxUnavailable `{workload.strategy.max_unavailable}` lets a rollout take away {pods} of "
+        f"`{workload.text}` before new ones are ready",
+        strategic(where, patch, "new pods are ready before the last old ones stop"),
+        ROLLOUTS,
+        Severity.WARNING if takes_all else Severity.INFO,
+    )
 
 
 def single_replica(
