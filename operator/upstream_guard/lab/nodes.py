@@ -8,7 +8,9 @@ from upstream_guard.lab import leftovers, plan
 from upstream_guard.lab.model import Cluster, LabError, LabNode
 
 _NOTHING_FOUND = " 0 flow entries"
-"""conntrack counts that as a failure."""
+_GONE_MEANWHILE = "such conntrack doesn't exist"
+"""conntrack counts both as a failure, and ends with the second before it has seen every entry."""
+_TRIES = 5
 
 
 def cut(node: LabNode) -> None:
@@ -73,9 +75,16 @@ def _conntrack(cluster: Cluster, *words: str) -> None:
         return
     for netns in (plan.EDGE, *(node.netns for node in cluster.nodes)):
         command = ["nsenter", f"--net=/run/netns/{netns}", "conntrack", *words]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode and _NOTHING_FOUND not in done.stderr:
+        for _ in range(_TRIES):
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if _GONE_MEANWHILE not in done.stderr:
+                break
+        if done.returncode and not _is_harmless(done.stderr):
             raise LabError(f"`{' '.join(command)}` failed: {done.stderr.strip()}")
+
+
+def _is_harmless(words: str) -> bool:
+    return _NOTHING_FOUND in words or _GONE_MEANWHILE in words
 
 
 def container_pids(container_id: str) -> tuple[int, ...]:
