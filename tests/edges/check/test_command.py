@@ -48,6 +48,15 @@ spec:
       targetPort: 8080
 """
 SHOP = f"{DEPLOYMENT}---\n{SERVICE}"
+ROUTE = """\
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: shop, namespace: prod}
+spec:
+  parentRefs: [{name: public}]
+  rules:
+    - backendRefs: [{name: TARGET, port: 80}]
+"""
 
 Check = Callable[..., Result]
 
@@ -303,6 +312,19 @@ def test_each_overlay_is_a_world_of_its_own(check: Check) -> None:
     assert report["summary"]["services"] == 2
     alone = {f["location"]["file"] for f in report["findings"] if f["id"] == "single-replica"}
     assert alone == {"prod/shop.yaml"}
+
+
+def test_a_route_may_lead_to_a_service_of_another_folder(check: Check) -> None:
+    Path("routes").mkdir()
+    for name, target in (("a", "shop"), ("b", "shopp")):
+        Path("routes", f"{name}.yaml").write_text(ROUTE.replace("TARGET", target))
+    told = [
+        (f["location"]["file"], f["message"])
+        for f in json.loads(check(".", "-o", "json").stdout)["findings"]
+        if f["id"] == "route-to-nowhere"
+    ]
+    assert [file for file, _ in told] == ["routes/b.yaml"]
+    assert "(there is `shop`)" in told[0][1]
 
 
 def test_an_object_that_is_twice_in_a_file_is_told(check: Check) -> None:

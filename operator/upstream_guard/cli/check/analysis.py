@@ -64,16 +64,19 @@ def analyse(
     Returns:
         Findings, each once, and how many Services were looked at.
     """
+    parts = [_by_key(part, troubles) for part in worlds(objects)]
+    read = [
+        read_world([o.value for o in known.values()], complete=question.complete) for known in parts
+    ]
+    # A route may lead to a Service of another folder.
+    everywhere = {ref: service for world in read for ref, service in world.services.items()}
     found: list[Found] = []
-    services = 0
-    for part in worlds(objects):
-        known = _by_key(part, troubles)
-        world = read_world([o.value for o in known.values()], complete=question.complete)
-        services += len(world.states)
+    for known, world in zip(parts, read, strict=True):
         problems = [p for state in track(world.states) for p in _review(state, world, question)]
-        problems += [Problem(finding) for finding in inspect_routes(world)]
+        reachable = replace(world, services={**everywhere, **world.services})
+        problems += [Problem(finding) for finding in inspect_routes(reachable)]
         found += [Found(problem, known) for problem in _once(problems)]
-    return found, services
+    return found, sum(len(world.states) for world in read)
 
 
 def worlds(objects: Sequence[Located]) -> Iterator[list[Located]]:

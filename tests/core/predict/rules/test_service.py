@@ -135,6 +135,14 @@ def test_an_undeclared_number_is_doubted() -> None:
     assert patch_of(found) == {"spec": {"ports": [{"port": 80, "targetPort": "http"}]}}
 
 
+def test_ports_that_are_not_shown_are_counted() -> None:
+    ports = tuple(ContainerPort("", 9000 + n) for n in range(9))
+    wrong = state(workload(container(ports=ports)), service=service(port(80, 80)))
+    found = only("target-port-unserved", wrong)
+    assert found.message.count("900") == 6
+    assert "9005 and 3 more:" in found.message
+
+
 @pytest.mark.parametrize(
     "fields",
     [

@@ -13,6 +13,7 @@ from tests.core.predict.factories import (
     http_probe,
     run_before_stop,
     seconds,
+    service,
     sleep,
     state,
     workload,
@@ -75,6 +76,17 @@ def test_one_pod_that_nobody_replaces_in_time_gains_nothing_by_a_hook() -> None:
     found = only("no-pre-stop", state(alone))
     assert (found.severity, found.remedy) == (Severity.INFO, None)
     assert "nobody takes over" in found.no_remedy
+
+
+def test_clients_of_a_headless_service_are_not_served_by_kube_proxy() -> None:
+    pods = workload(container(pre_stop=None))
+    headless = state(pods, service=service(headless=True))
+    found = only("no-pre-stop", headless, gateways=[KUBE_PROXY])
+    assert "kube-proxy" not in found.message
+    assert found.remedy is None
+    assert "DNS cache" in found.no_remedy
+    routed = only("no-pre-stop", headless, gateways=[NGINX])
+    assert "ingress-nginx (nginx) may send it requests" in routed.message
 
 
 def test_apps_that_linger_long_enough_need_no_hook() -> None:

@@ -202,6 +202,7 @@ def target_port_unserved(
             if target.declared or number is None or not declared or _is_meant(workload, number):
                 continue
             numbers = ", ".join(str(p.number) for p in declared[:6])
+            numbers += f" and {len(declared) - 6} more" if len(declared) > 6 else ""
             port = "only port" if len(declared) == 1 else "only ports"
             yield report(
                 "target-port-unserved",

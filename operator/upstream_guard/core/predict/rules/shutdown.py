@@ -39,6 +39,7 @@ from upstream_guard.core.tuning import (
     MIN_APP_DRAIN,
     DrainAdvice,
     GatewayFacts,
+    GatewayKind,
     advise_drain,
 )
 
@@ -83,6 +84,15 @@ def _no_hook(
             "a hook would only delay the end: with one pod nobody takes over",
             STOPS,
             Severity.INFO,
+        )
+    if state.service.headless and gateway.kind is GatewayKind.CLUSTER_IP:
+        return report(
+            "no-pre-stop",
+            where,
+            f"container `{container.name}` has no preStop hook, so it stops at once while clients of "
+            f"the headless Service `{state.service.ref.name}` may still use its address",
+            "how long clients keep an address only they know: a hook has to outlast their DNS cache",
+            STOPS,
         )
     return report(
         "no-pre-stop",
