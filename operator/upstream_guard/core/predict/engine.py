@@ -79,14 +79,13 @@ def predict(
     play = make_play(state, gateway, change, facts)
     if play is None or play.kind not in _PLAYED:
         return ()
-    futures = _futures(play)
-    risks = {s.fault: _risk(s.fault, play, state) for future in futures for s in future}
-    windows = [
-        _window(_Case(state, gateway, change, facts, play), risk, future_by_risk, findings)
-        for risk, future_by_risk in _by_risk(futures, risks).items()
-    ]
-    told = (w for w in windows if w.probability >= WORTH_TELLING)
-    return tuple(sorted(told, key=lambda w: (w.start.value, w.risk)))
+    case = _Case(gateway, change, facts, play)
+    windows = (
+        _window(case, loss, findings)
+        for loss in _losses(play, facts.rate, budgeted=bool(state.budgets))
+        if loss.probability >= WORTH_TELLING
+    )
+    return tuple(sorted(windows, key=lambda w: (w.start.value, w.risk)))
 
 
 def likely_changes(state: State) -> tuple[Change, ...]:
@@ -115,20 +114,35 @@ _PLAYED: Final = frozenset(
 )
 
 
-@lru_cache(maxsize=1024)
-def _futures(play: Play) -> tuple[tuple[Stretch, ...], ...]:
-    """Cached, since many services of one cluster are alike to the last number."""
+@dataclass(frozen=True, slots=True)
+class _Loss:
+    """The numbers of one window, whatever the Service and its gateway are called."""
+
+    risk: str
+    fault: Fault
+    start: Estimate
+    duration: Estimate
+    share: float
+    lost: Estimate
+    probability: float
+
+
+@lru_cache(maxsize=4096)
+def _losses(play: Play, rate: float, *, budgeted: bool) -> tuple[_Loss, ...]:
+    """What each risk costs. Cached: many services of one cluster are alike to the last number."""
     draws = (Draw(index, play.samples) for index in range(play.samples))
-    return tuple(
+    futures = [
         tuple(traffic.failures(play, d, [*course.run(play, d), *bystanders(play)])) for d in draws
-    )
+    ]
+    faults = {stretch.fault for future in futures for stretch in future}
+    risks = {fault: _risk(fault, play, budgeted=budgeted) for fault in sorted(faults)}
+    return tuple(_loss(risk, of, rate) for risk, of in _by_risk(futures, risks).items())
 
 
 @dataclass(frozen=True, slots=True)
 class _Case:
     """The question, for those who write the answer."""
 
-    state: State
     gateway: Gateway
     change: Change
     facts: Facts
@@ -147,7 +161,7 @@ def _by_risk(
     return found
 
 
-def _risk(fault: Fault, play: Play, state: State) -> str:
+def _risk(fault: Fault, play: Play, *, budgeted: bool) -> str:
     """Which rule explains this kind of failure here."""
     match fault:
         case Fault.NOT_YET:
@@ -159,7 +173,7 @@ def _risk(fault: Fault, play: Play, state: State) -> str:
             exceeds = hook >= play.stopping.grace
             return "pre-stop-exceeds-grace" if exceeds else "grace-shorter-than-drain"
         case Fault.EMPTY:
-            return _empty_risk(play, state)
+            return _empty_risk(play, budgeted=budgeted)
     return _PLAIN_RISKS[fault]
 
 
@@ -185,7 +199,7 @@ def _stop_risk(play: Play) -> str:
     return "pre-stop-exceeds-grace" if hook >= play.stopping.grace else "pre-stop-too-short"
 
 
-def _empty_risk(play: Play, state: State) -> str:
+def _empty_risk(play: Play, *, budgeted: bool) -> str:
     """Why nobody is left in the list."""
     if play.kind is ChangeKind.SCALE_IN:
         return "no-replicas"
@@ -199,43 +213,50 @@ def _empty_risk(play: Play, state: State) -> str:
     if play.replicas == 1:
         return "single-replica"
     if play.kind is ChangeKind.NODE_DRAIN:
-        return "no-disruption-budget" if not state.budgets else "disruption-budget-useless"
+        return "disruption-budget-useless" if budgeted else "no-disruption-budget"
     return {ChangeKind.CRASH: "crash", ChangeKind.NODE_LOSS: "one-node"}.get(
         play.kind, "min-ready-seconds"
     )
 
 
-def _window(
-    case: _Case, risk: str, futures: Sequence[Sequence[Stretch]], findings: Sequence[Finding]
-) -> Window:
-    lost = [traffic.expected(future, case.facts.rate) for future in futures]
+def _loss(risk: str, futures: Sequence[Sequence[Stretch]], rate: float) -> _Loss:
+    lost = [traffic.expected(future, rate) for future in futures]
     opens = [1 - math.exp(-number) for number in lost]
-    probability = math.fsum(opens) / len(opens)
     open_ones = [(f, n) for f, n in zip(futures, lost, strict=True) if f]
-    fault = _main_fault(futures)
-    cause = _CAUSES[fault]
+    return _Loss(
+        risk=risk,
+        fault=_main_fault(futures),
+        start=_spread([min(s.begin for s in future) for future, _ in open_ones]),
+        duration=_spread([_seen(future, number) for future, number in open_ones]),
+        share=_share(futures),
+        lost=_lost(lost, opens),
+        probability=math.fsum(opens) / len(opens),
+    )
+
+
+def _window(case: _Case, loss: _Loss, findings: Sequence[Finding]) -> Window:
+    cause = _CAUSES[loss.fault]
     answer = _answer(case.gateway, cause)
-    share = _share(futures)
-    evidence, basis = _basis(case, fault)
-    finding = next((f for f in findings if f.risk == risk), None)
+    evidence, basis = _basis(case, loss.fault)
+    finding = next((f for f in findings if f.risk == loss.risk), None)
     window = Window(
         change=case.change.kind,
         cause=cause,
-        risk=risk,
-        start=_spread([min(s.begin for s in future) for future, _ in open_ones]),
-        duration=_spread([_seen(future, number) for future, number in open_ones]),
-        share=share,
-        lost=_lost(lost, opens),
-        probability=probability,
+        risk=loss.risk,
+        start=loss.start,
+        duration=loss.duration,
+        share=loss.share,
+        lost=loss.lost,
+        probability=loss.probability,
         status=answer.status,
         status_note=answer.note,
-        scope=Scope.SERVICE if share >= 0.999 else Scope.ENDPOINT,
+        scope=Scope.SERVICE if loss.share >= 0.999 else Scope.ENDPOINT,
         evidence=evidence,
         basis=basis,
         gateway=case.gateway.text,
         message="",
         remedy=finding.remedy if finding else None,
-        no_remedy=_no_remedy(risk, finding),
+        no_remedy=_no_remedy(loss.risk, finding),
     )
     return tell(window, case.facts)
 
