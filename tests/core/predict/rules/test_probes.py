@@ -94,9 +94,8 @@ def test_a_probe_of_another_port() -> None:
 
 
 def test_the_old_handler_goes_when_the_new_one_is_of_another_type() -> None:
-    found = only(
-        "readiness-probe-elsewhere", state(workload(container(readiness=http_probe(9000))))
-    )
+    asking = container(readiness=http_probe(9000, "/start"))
+    found = only("readiness-probe-elsewhere", state(workload(asking)))
     assert patch_of(found) == readiness_patch(
         httpGet=None, tcpSocket={"port": 8080}, periodSeconds=1
     )
@@ -104,7 +103,9 @@ def test_the_old_handler_goes_when_the_new_one_is_of_another_type() -> None:
 
 def test_a_health_port_of_the_same_process_is_only_worth_knowing() -> None:
     healthy = container(readiness=http_probe(8081, "/healthz"))
-    assert severity("readiness-probe-elsewhere", state(workload(healthy))) is Severity.INFO
+    found = only("readiness-probe-elsewhere", state(workload(healthy)))
+    assert (found.severity, found.remedy) == (Severity.INFO, None)
+    assert "depends on port 8080" in found.no_remedy
 
 
 def test_a_probe_of_another_containers_port_is_not() -> None:

@@ -121,6 +121,16 @@ def test_what_may_not_be_doubled_is_left_alone(alone: object) -> None:
     assert (found.severity, found.remedy) == (Severity.INFO, None)
 
 
+def test_a_second_pod_of_a_data_store_is_no_reserve() -> None:
+    redis = workload(container(port=6379), replicas=1)
+    found = only("single-replica", state(redis, budgets=()))
+    assert (found.severity, found.remedy) == (Severity.INFO, None)
+    assert "Redis" in found.no_remedy
+    blocking = state(redis, budgets=(budget(min_available=1),))
+    patch = patch_of(only("disruption-budget-blocks", blocking))
+    assert patch == {"spec": {"minAvailable": None, "maxUnavailable": 1}}
+
+
 @pytest.mark.parametrize(
     "enough",
     [

@@ -17,6 +17,7 @@ from upstream_guard.core.predict.rules.reporting import (
     strategic,
 )
 from upstream_guard.core.predict.rules.serving import autoscaler, replicas
+from upstream_guard.core.predict.rules.stores import store_behind
 from upstream_guard.core.predict.state import Autoscaler, Budget, ChangeKind, State, Workload
 from upstream_guard.core.predict.window import Finding, Remedy, Severity
 
@@ -75,7 +76,7 @@ def disruption_budget_blocks(
             yield _two_budgets(workload, budgets)
         for budget in budgets:
             if disruptions_allowed((budget,), count) == 0:
-                yield _blocking(workload, budget, count)
+                yield _blocking(state, workload, budget, count)
 
 
 def _most(state: State, workload: Workload) -> int:
@@ -98,14 +99,14 @@ def _two_budgets(workload: Workload, budgets: tuple[Budget, ...]) -> Finding:
     )
 
 
-def _blocking(workload: Workload, budget: Budget, count: int) -> Finding:
+def _blocking(state: State, workload: Workload, budget: Budget, count: int) -> Finding:
     pods = "pod" if count == 1 else "pods"
     return report(
         "disruption-budget-blocks",
         in_object("PodDisruptionBudget", budget.ref, _field(budget)),
         f"{_demand(budget)} allows no eviction of the {count} {pods} of `{workload.text}`: a drain "
         "hangs until somebody uses force",
-        _unblocked(workload, budget, count),
+        _unblocked(state, workload, budget, count),
         _DRAIN,
     )
 
@@ -120,11 +121,12 @@ def _demand(budget: Budget) -> str:
     return f"minAvailable `{budget.min_available}`"
 
 
-def _unblocked(workload: Workload, budget: Budget, count: int) -> Mend:
-    """One eviction at a time; a single pod gets company first."""
+def _unblocked(state: State, workload: Workload, budget: Budget, count: int) -> Mend:
+    """One eviction at a time; a single pod gets company first, where two may share the work."""
     wanted = budget.min_available
     is_alone = count == 1 and workload.kind == "Deployment" and wanted is not None
-    if is_alone and not workload.template.claims and resolve(wanted, 2, up=True) < 2:
+    keeps_data = bool(workload.template.claims or store_behind(state, workload))
+    if is_alone and not keeps_data and resolve(wanted, 2, up=True) < 2:
         where = in_workload(workload, "spec.replicas")
         reason = "with a second pod the budget allows one to move"
         return strategic(where, {"spec": {"replicas": 2}}, reason)

@@ -9,6 +9,7 @@ from upstream_guard.core.predict.facts import Facts
 from upstream_guard.core.predict.gateway import Gateway
 from upstream_guard.core.predict.rules.reporting import (
     ROLLOUTS,
+    Mend,
     container_patch,
     in_container,
     in_service,
@@ -166,19 +167,24 @@ def _another_port(workload: Workload, container: Container, asked: int, port: in
     is_foreign = owner is not None and owner is not container
     whose = f", which is a port of container `{owner.name}`," if is_foreign and owner else ""
     fields = {kind.value: None, **_handler(container, port), "periodSeconds": 1}
+    is_health_port = not is_foreign and _is_health_port(container, asked)
+    mend: Mend = container_patch(
+        workload,
+        container,
+        {"readinessProbe": fields},
+        f"the probe asks port {port}, at which traffic arrives",
+    )
+    if is_health_port:
+        # Such a check mostly knows more of the app than a connection to its port would tell.
+        mend = f"keep the probe where its answer depends on port {port}, else let it ask that port"
     return report(
         "readiness-probe-elsewhere",
         in_container(workload, container, f"readinessProbe.{kind}.port"),
         f"the readinessProbe of container `{container.name}` asks port {asked}{whose} while traffic "
         f"arrives at port {port}: the pod may be ready before that one answers",
-        container_patch(
-            workload,
-            container,
-            {"readinessProbe": fields},
-            f"the probe asks port {port}, at which traffic arrives",
-        ),
+        mend,
         _STARTS,
-        Severity.WARNING if is_foreign or not _is_health_port(container, asked) else Severity.INFO,
+        Severity.INFO if is_health_port else Severity.WARNING,
     )
 
 

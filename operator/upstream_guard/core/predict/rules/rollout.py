@@ -26,6 +26,7 @@ from upstream_guard.core.predict.rules.serving import (
     seconds,
     serving,
 )
+from upstream_guard.core.predict.rules.stores import store_behind
 from upstream_guard.core.predict.state import ChangeKind, Quota, State, StrategyKind, Workload
 from upstream_guard.core.predict.window import Finding, Severity
 
@@ -159,6 +160,12 @@ def _two_replicas(state: State, workload: Workload) -> Mend:
         return (
             "strategy Recreate or a PersistentVolumeClaim says that one pod runs at a time: "
             "a second replica needs an app that allows it"
+        )
+    store = store_behind(state, workload)
+    if store:
+        return (
+            f"its port is the usual one of {store}, and a second pod of a data store has data of its "
+            "own: it has to be set up for replication first"
         )
     if scaler is not None:
         where = in_object("HorizontalPodAutoscaler", scaler.ref, "spec.minReplicas")
