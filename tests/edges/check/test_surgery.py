@@ -120,6 +120,12 @@ def test_several_documents_at_once() -> None:
     assert [d.value for d in read_documents(after, [])] == [first, second]
 
 
+def test_lists_are_indented_as_those_that_are_there() -> None:
+    for text in ("a:\n  - 1\n", "a:\n- 1\n"):
+        after = edit_documents(text, {0: {"a": [1], "b": [2]}})
+        assert after == text + text.replace("a", "b").replace("1", "2")
+
+
 def test_line_ends_are_kept() -> None:
     text = "a: 1\r\nb:\r\n  c: 2"
     after = edit_documents(text, {0: {"a": 1, "b": {"c": 2, "d": [3]}}})

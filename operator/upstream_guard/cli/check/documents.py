@@ -30,6 +30,8 @@ MAX_BROKEN: Final = 20
 """Broken documents of one text after which the rest is left."""
 
 _Loader: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Scalar: Final = yaml.ScalarEvent
+_Alias: Final = yaml.AliasEvent
 _COLUMNS: Final = 1 << 12
 
 _TAG: Final = "tag:yaml.org,2002:"
@@ -250,26 +252,28 @@ class _Reader:
             self._count = 0
             self._start = event.start_mark.index
             self.document_line = self._first_line + event.start_mark.line
-            value, place = self._value(self._next(), 0)
+            root = self._next()
+            value, place = self._value(root, self._pack(root.start_mark), 0)
             self._next()
             yield Document(value, place, self.number, tuple(self._refused))
             self.number += 1
 
-    def _value(self, event: Any, depth: int) -> tuple[Json, Place]:
-        self._spend(1, event)
-        mark = event.start_mark
-        at = self._pack(mark)
-        if type(event) is yaml.ScalarEvent:
-            value, place = self._scalar(event), at
-        elif type(event) is yaml.AliasEvent:
-            return self._alias(event)
-        else:
+    def _value(self, event: Any, at: int, depth: int) -> tuple[Json, Place]:
+        """What an event begins, and its place: `at`, where the field that holds it stands."""
+        kind = type(event)
+        if kind is _Scalar:
+            self._spend(1, event)
+            value = self._scalar(event)
+            if event.anchor is not None:
+                self._anchors[event.anchor] = (value, at, 1)
+            return value, at
+        if kind is not _Alias:
             return self._collection(event, at, depth)
-        if event.anchor is not None:
-            self._anchors[event.anchor] = (value, place, 1)
-        return value, place
+        value, place = self._alias(event)
+        return value, at if isinstance(place, int) else Branch(at, place.entries)
 
     def _collection(self, event: Any, at: int, depth: int) -> tuple[Json, Place]:
+        self._spend(1, event)
         if depth >= MAX_DEPTH:
             self._fail(event, f"nested more than {MAX_DEPTH} deep; no Kubernetes object is")
         if event.tag is not None and event.tag not in _COLLECTION_TAGS:
@@ -289,7 +293,7 @@ class _Reader:
         values: list[Json] = []
         places: list[Place] = []
         while type(event := self._next()) is not yaml.SequenceEndEvent:
-            value, place = self._value(event, depth)
+            value, place = self._value(event, self._pack(event.start_mark), depth)
             values.append(value)
             places.append(place)
         return values, places
@@ -298,25 +302,33 @@ class _Reader:
         values: dict[str, Json] = {}
         places: dict[str, Place] = {}
         merged: list[tuple[Json, Place, Any]] = []
-        while type(event := self._next()) is not yaml.MappingEndEvent:
+        following = self._next
+        while type(event := following()) is not yaml.MappingEndEvent:
             key = self._key(event)
-            value, place = self._value(self._next(), depth)
-            if key == "<<" and _is_unquoted(event):
-                merged.append((value, place, event))
-                continue
+            at = self._pack(event.start_mark)
+            inner = following()
+            if type(inner) is _Scalar and inner.tag is inner.anchor is None:
+                # Two values of three: not worth a call.
+                self._count += 1
+                value: Json = plain(inner.value) if inner.implicit[0] else inner.value
+                place: Place = at
+            else:
+                value, place = self._value(inner, at, depth)
             if key in values:
                 self._note(event, f"the field {key!r} is there twice; the last one counts")
-            at = self._pack(event.start_mark)
-            values[key] = value
-            places[key] = at if isinstance(place, int) else Branch(at, place.entries)
+            if key == "<<" and _is_unquoted(event):
+                merged.append((value, place, event))
+            else:
+                values[key] = value
+                places[key] = place
         for value, place, event in merged:
             self._merge(values, places, (value, place), event)
         return values, places
 
     def _key(self, event: Any) -> str:
-        if type(event) is yaml.AliasEvent:
+        if type(event) is _Alias:
             key, _ = self._alias(event)
-        elif type(event) is yaml.ScalarEvent:
+        elif type(event) is _Scalar:
             key = self._field_name(event)
         else:
             key = None
@@ -392,8 +404,9 @@ class _Reader:
         self._refused.append((tag, self._first_line + mark.line + 1, mark.column + 1))
 
     def _pack(self, mark: Any) -> int:
+        line: int = self._first_line + mark.line
         column: int = mark.column
-        return (self._first_line + int(mark.line)) * _COLUMNS + min(column, _COLUMNS - 1)
+        return line * _COLUMNS + (column if column < _COLUMNS else _COLUMNS - 1)
 
     def _note(self, event: Any, text: str) -> None:
         if len(self._flaws) < 1000:
@@ -432,7 +445,7 @@ class _Reader:
 
 
 def _is_unquoted(event: Any) -> bool:
-    return type(event) is yaml.ScalarEvent and bool(event.implicit[0])
+    return type(event) is _Scalar and bool(event.implicit[0])
 
 
 def _advice(text: str, line: int) -> str:

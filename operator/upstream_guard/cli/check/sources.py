@@ -2,7 +2,6 @@
 
 import glob
 import os
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -136,6 +135,8 @@ def _read(raw: bytes, source: Source, inputs: Inputs) -> None:
 
 def _kustomize(folder: str, inputs: Inputs) -> None:
     """What `kubectl kustomize` makes of a folder; its lines mean nothing to the user."""
+    import subprocess  # noqa: PLC0415 - few need it, and it takes as long as a hundred manifests
+
     name = f"kustomize {folder}"
     command = ["kubectl", "kustomize", folder]
     try:

@@ -1,6 +1,5 @@
 """Findings that the object's owner has decided to live with, and says why."""
 
-import difflib
 from collections.abc import Iterable, Mapping
 
 from upstream_guard.cli.check.objects import IGNORE, Located, ObjectKey, Trouble
@@ -43,6 +42,8 @@ def parse(text: str) -> tuple[dict[str, str], list[str]]:
     for entry in filter(None, (part.strip() for part in text.split(";"))):
         risk, _, reason = (part.strip() for part in entry.partition(":"))
         if risk not in RISKS:
+            import difflib  # noqa: PLC0415 - only a mistake needs it
+
             near = difflib.get_close_matches(risk, RISKS, n=1)
             hint = f"; did you mean {near[0]}?" if near else "; `upstream-guard explain` lists them"
             complaints.append(f"{IGNORE}: there is no finding {risk!r}{hint}")

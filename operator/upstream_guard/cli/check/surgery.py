@@ -45,7 +45,7 @@ def edit_documents(text: str, wanted: Mapping[int, Json]) -> str:
     roots = list(yaml.compose_all(text, Loader=_Loader))
     if not wanted.keys() <= set(range(len(before))) or len(before) != len(roots):
         raise SurgeryError("its documents cannot be told apart")
-    editor = _Editor(text)
+    editor = _Editor(text, indented=any(map(_indents_lists, roots)))
     edits = [e for n, new in wanted.items() for e in editor.edits(roots[n], before[n], new)]
     after = _with(text, edits)
     if _values(after) != [wanted.get(n, value) for n, value in enumerate(before)]:
@@ -92,8 +92,9 @@ def _newline(text: str) -> str:
 class _Editor:
     """Compares what a node says with what it is to say, and edits where they differ."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, indented: bool) -> None:
         self._text = text
+        self._indented = indented
         self._newline = _newline(text)
         self._starts = [0]
         while (end := text.find("\n", self._starts[-1])) >= 0:
@@ -129,7 +130,7 @@ class _Editor:
         added = {key: value for key, value in new.items() if key not in old}
         if added:
             indent = node.value[0][0].start_mark.column
-            yield self._insertion(self._end_line(node), block(added), indent)
+            yield self._insertion(self._end_line(node), self._block(added), indent)
 
     def _removal(self, node: yaml.Node, key: yaml.Node, value: yaml.Node) -> _Edit:
         line = key.start_mark.line
@@ -145,7 +146,10 @@ class _Editor:
             yield from self.edits(child, was, now)
         added = new[len(old) :]
         if added:
-            yield self._insertion(self._end_line(node), block(added), node.start_mark.column)
+            yield self._insertion(self._end_line(node), self._block(added), node.start_mark.column)
+
+    def _block(self, value: Json) -> str:
+        return block(value, indented=self._indented)
 
     def _insertion(self, line: int, written: str, indent: int) -> _Edit:
         at = self._line_start(line)
@@ -180,6 +184,25 @@ class _Editor:
 
     def _line(self, line: int) -> str:
         return self._text[self._line_start(line) : self._line_start(line + 1)]
+
+
+def _indents_lists(node: yaml.Node) -> bool:
+    """Whether a document writes lists further to the right than their field."""
+    waiting = [node]
+    seen: set[int] = set()
+    while waiting:
+        current = waiting.pop()
+        if not _is_block(current, yaml.CollectionNode) or id(current) in seen:
+            continue
+        seen.add(id(current))
+        if isinstance(current, yaml.SequenceNode):
+            waiting += current.value
+            continue
+        for key, value in current.value:
+            if _is_block(value, yaml.SequenceNode):
+                return bool(value.start_mark.column > key.start_mark.column)
+            waiting.append(value)
+    return False
 
 
 def _is_block(node: yaml.Node, kind: type[yaml.Node]) -> bool:

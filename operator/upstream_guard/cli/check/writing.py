@@ -22,6 +22,15 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+class _IndentingDumper(_Dumper):
+    """Writes the entries of a list further to the right than its field, as most people do."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        """As it is, but never without."""
+        del indentless
+        super().increase_indent(flow, indentless=False)
+
+
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
     style = None if isinstance(plain(text), str) else "'"
     if _BREAKS & set(text):
@@ -29,23 +38,29 @@ def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
-_Dumper.add_representer(str, _text)
+for _kind in (_Dumper, _IndentingDumper):
+    _kind.add_representer(str, _text)
 
 
-def block(value: Json) -> str:
-    """Over several lines, with a line end at the end."""
-    return _dump(value, flow=False)
+def block(value: Json, *, indented: bool = False) -> str:
+    """Over several lines, with a line end at the end.
+
+    Args:
+        value: What to write.
+        indented: Whether the entries of lists stand further to the right than their field.
+    """
+    return _dump(value, _IndentingDumper if indented else _Dumper, flow=False)
 
 
 def flow(value: Json) -> str:
     """On one line, without a line end."""
-    return _dump(value, flow=True).removesuffix("\n").removesuffix("\n...")
+    return _dump(value, _Dumper, flow=True).removesuffix("\n").removesuffix("\n...")
 
 
-def _dump(value: Json, *, flow: bool) -> str:
+def _dump(value: Json, dumper: type[yaml.SafeDumper], *, flow: bool) -> str:
     text: str = yaml.dump(
         value,
-        Dumper=_Dumper,
+        Dumper=dumper,
         sort_keys=False,
         allow_unicode=True,
         width=1_000_000,
