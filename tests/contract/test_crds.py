@@ -10,6 +10,8 @@ import yaml
 
 from upstream_guard.core.causes import Cause
 from upstream_guard.core.model import DrainMode, DrainPolicy
+from upstream_guard.core.predict.state import ChangeKind
+from upstream_guard.core.predict.window import Severity
 from upstream_guard.core.reasons import ConditionType, Reason
 from upstream_guard.core.status import (
     Condition,
@@ -18,8 +20,10 @@ from upstream_guard.core.status import (
     EndpointState,
     EndpointStatus,
     GuardStatus,
+    PredictionStatus,
+    RiskStatus,
 )
-from upstream_guard.core.tuning import CLUSTER_IP, advise_drain, recommended_patch
+from upstream_guard.core.tuning import CLUSTER_IP, Evidence, advise_drain, recommended_patch
 from upstream_guard.resources.guard import parse_guard
 from upstream_guard.resources.status import build_status
 
@@ -166,6 +170,43 @@ def fullest_status() -> GuardStatus:
         endpoints=endpoints,
         gateways=(CLUSTER_IP,) * 30,
         drain=DrainStatus(DrainMode.RECOMMEND, advice, 30, recommended_patch(advice, ["app"])),
+        predictions=(prediction(),) * 30,
+        risks=(
+            RiskStatus(
+                "no-pre-stop",
+                Severity.WARNING,
+                "deployment/" + "x" * 500,
+                "spec." * 200,
+                "no hook " * 300,
+                "kubectl " * 1000,
+            ),
+        )
+        * 30,
+    )
+
+
+def prediction() -> PredictionStatus:
+    """One entry with texts of more than any length."""
+    return PredictionStatus(
+        change=ChangeKind.POD_DELETION,
+        subject="deployment/" + "x" * 500,
+        began=NOW,
+        made_at=NOW + 1,
+        until=NOW + 600,
+        opens_at=NOW + 2,
+        duration="1.2s",
+        duration_range="0.9s-1.4s",
+        lost=40,
+        lost_range="25-60",
+        share=100,
+        probability=100,
+        cause=Cause.PROTOCOL_MISMATCH,
+        risk="grace-shorter-than-drain",
+        gateway="contour " * 200,
+        answer=503,
+        evidence=Evidence.MEASURED,
+        message="requests fail " * 200,
+        remedy="kubectl " * 1000,
     )
 
 
@@ -193,8 +234,10 @@ def test_status_is_stored_whole_and_shown(server) -> None:
     finally:
         server.kubectl("delete", "ug", "shop")
     assert shown[0].split() == [
-        *["NAME", "SERVICE", "ACCEPTED", "READY", "HEALTHY", "AT", "RISK", "PRESTOP", "AGE"]
+        *["NAME", "SERVICE", "ACCEPTED", "READY", "HEALTHY", "AT", "RISK", "PREDICTED"],
+        *["PRESTOP", "AGE"],
     ]
-    assert shown[1].split()[:8] == [
-        *["shop", "shop:http", "True", "200/200", "True", "True", "2s", "(builtin)"]
+    assert shown[1].split()[:11] == [
+        *["shop", "shop:http", "True", "200/200", "True", "True"],
+        *["pod-deletion:", "40", "lost", "2s", "(builtin)"],
     ]
