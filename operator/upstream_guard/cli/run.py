@@ -4,6 +4,8 @@ import asyncio
 import logging
 import os
 import sys
+from collections.abc import Mapping
+from typing import Final
 
 import click
 import uvloop
@@ -14,6 +16,11 @@ from upstream_guard.kube.client import KubeClient, KubeError
 from upstream_guard.kube.lease import LeaseLostError
 
 LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+OUT_OF_REACH: Final = (
+    "This process runs outside the cluster, and the API server does not know where: new pods get neither "
+    "gate nor preStop hook. Pass --webhook-host ADDRESS (where the API server reaches this machine), or "
+    "--no-webhook to only watch."
+)
 
 
 @click.command("run")
@@ -92,6 +99,8 @@ def command(  # one parameter per flag
         webhook_host=webhook_host,
         bind=bind,
     )
+    if is_out_of_reach(options, os.environ):
+        logging.getLogger(__name__).warning(OUT_OF_REACH)
     try:
         uvloop.run(_run(options))
     except (KubeError, LeaseLostError, OSError) as error:
@@ -99,6 +108,12 @@ def command(  # one parameter per flag
         sys.exit(1)
     except (KeyboardInterrupt, asyncio.CancelledError):
         sys.exit(130)
+
+
+def is_out_of_reach(options: Options, environ: Mapping[str, str]) -> bool:
+    """Whether the API server looks for the webhook in the cluster while this process is outside."""
+    in_pod = "KUBERNETES_SERVICE_HOST" in environ
+    return not in_pod and options.webhook_port is not None and not options.webhook_host
 
 
 async def _run(options: Options) -> None:
