@@ -29,6 +29,7 @@ class PlatformFacts:
         exit_delist: From the end of a container to the EndpointSlice without it.
         node_delist: From a node's silence to the EndpointSlice without its pods.
         evict: Between two evictions of one drain.
+        other_changes: Changes of other Services' EndpointSlices a second, which keep kube-proxy busy.
     """
 
     create: Estimate = field(default=_builtin(0.5, 0.9, 2.0, _LAB))
@@ -43,6 +44,7 @@ class PlatformFacts:
         )
     )
     evict: Estimate = field(default=_builtin(0.0, 0.02, 0.1, _LAB))
+    other_changes: float = 0.0
 
 
 ASSUMED_START: Final = Estimate(

@@ -11,8 +11,8 @@ from upstream_guard.core.predict.state import Shutdown
 
 FOREVER: Final = math.inf
 
-HOOK_OVERTIME: Final = 2.0
-"""Seconds that a hook still running at the end of the grace period gets (kubelet, `killContainer`)."""
+MIN_SHUTDOWN: Final = 2.0
+"""Least seconds between SIGTERM and SIGKILL, whatever the hook took (kubelet, `killContainer`)."""
 FIRST_BACKOFF: Final = 10.0
 MAX_BACKOFF: Final = 300.0
 """Seconds that a container waits before its second and later restarts (kubelet's CrashLoopBackOff)."""
@@ -60,6 +60,8 @@ class _Number:
     RECONCILE = 16
     EVICT = 17
     NOTICE = 18
+    BUSY = 19
+    PHASE = 20
 
 
 NUMBER: Final = _Number
@@ -80,7 +82,7 @@ class Life:
         gone: When its last container has ended.
         early: Why requests fail that come before `serves_from`.
         late: Why requests fail that come after `serves_until`.
-        dropped: Seconds of requests in flight that are lost at `serves_until`.
+        lost_from: Requests sent to it from then on are still under way when it ends, and are lost.
         drop: Why they are lost.
         terminating: When it was deleted.
     """
@@ -95,7 +97,7 @@ class Life:
     gone: float = FOREVER
     early: Fault = Fault.NOT_YET
     late: Fault = Fault.NO_MORE
-    dropped: float = 0.0
+    lost_from: float = FOREVER
     drop: Fault = Fault.DROPPED
     terminating: float = FOREVER
 
@@ -151,44 +153,37 @@ def end(play: Play, draw: Draw, life: Life, at: float, pod: int) -> None:
     life.terminating = at
     life.delisted = at + draw.of(play.platform.ready_to_slice, NUMBER.SLICE, pod)
     told = at + draw.of(play.platform.stop, NUMBER.STOP, pod)
-    killed = at + stopping.grace
     hook = stopping.hook or 0.0
-    sigterm = min(told + hook, max(killed, told))
-    if hook >= stopping.grace > 0:
-        killed = sigterm + HOOK_OVERTIME
-    killed = max(killed, sigterm)
+    sigterm = told + min(hook, stopping.grace)
+    killed = sigterm + max(stopping.grace - hook, MIN_SHUTDOWN)
     response = draw.of(app.response, NUMBER.RESPONSE, pod)
-    match app.shutdown:
-        case Shutdown.LINGERS:
-            stops, drains = sigterm + draw.of(app.linger, NUMBER.LINGER), True
-        case Shutdown.IGNORES:
-            stops, drains = killed, False
-        case Shutdown.EXITS:
-            stops, drains = sigterm, False
-        case _:
-            stops, drains = sigterm, True
-    life.serves_until = min(life.serves_until, stops, killed)
+    stops, drains = _on_sigterm(play, draw, sigterm, killed)
+    life.serves_until = min(life.serves_until, stops)
     needs = max(response, draw.of(app.drain, NUMBER.DRAIN)) if drains else 0.0
     life.gone = min(life.serves_until + needs, killed) + KILL_NOTICE
-    _drop(life, response, drains=drains, until_kill=killed - life.serves_until)
+    life.lost_from = (killed if drains else life.serves_until) - response
+    exits = app.shutdown is Shutdown.EXITS
+    life.drop = Fault.DROPPED if exits else Fault.KILLED
 
 
-def _drop(life: Life, response: float, *, drains: bool, until_kill: float) -> None:
-    """Requests that are in flight when the app ends.
-
-    Of requests that take `response` seconds, those sent in the last `response` seconds are under
-    way; an app that drains has `until_kill` seconds for them.
-    """
-    saved = until_kill if drains else 0.0
-    life.dropped = max(0.0, response - saved)
-    life.drop = Fault.KILLED if drains or until_kill <= 0 else Fault.DROPPED
+def _on_sigterm(play: Play, draw: Draw, sigterm: float, killed: float) -> tuple[float, bool]:
+    """(when the app stops accepting, whether it then finishes what is under way)."""
+    match play.app.shutdown:
+        case Shutdown.LINGERS:
+            return min(sigterm + draw.of(play.app.linger, NUMBER.LINGER), killed), True
+        case Shutdown.IGNORES:
+            return killed, False
+        case Shutdown.EXITS:
+            return sigterm, False
+        case _:
+            return sigterm, True
 
 
 def crash(play: Play, draw: Draw, life: Life, pod: int) -> Life:
     """A pod's container ends at 0 and is started again; returns the life that follows in the pod."""
     life.serves_until = 0.0
     life.late = Fault.CRASHED
-    life.dropped, life.drop = draw.of(play.app.response, NUMBER.RESPONSE, pod), Fault.CRASHED
+    life.lost_from, life.drop = -draw.of(play.app.response, NUMBER.RESPONSE, pod), Fault.CRASHED
     noticed = draw.of(play.platform.exit_delist, NUMBER.DELIST, pod)
     if play.stopping.eject is not None:
         noticed = min(noticed, draw.of(play.stopping.eject, NUMBER.EJECT, pod))
@@ -204,6 +199,7 @@ def lose(play: Play, draw: Draw, life: Life, pod: int) -> None:
     """A pod's node falls silent at 0."""
     life.serves_until = 0.0
     life.late = Fault.LOST
+    life.lost_from, life.drop = -draw.of(play.app.response, NUMBER.RESPONSE, pod), Fault.LOST
     noticed = draw.of(play.platform.node_delist, NUMBER.DELIST)
     if play.stopping.eject is not None:
         noticed = min(noticed, draw.of(play.stopping.eject, NUMBER.EJECT, pod))

@@ -1,6 +1,7 @@
 """Requests against the lives of pods: when, and how many of them, fail."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -18,8 +19,8 @@ class Stretch:
     """A time in which a share of the requests fails.
 
     Attributes:
-        begin: Seconds from the change's beginning.
-        until: Seconds; for requests lost in flight the same as `begin`.
+        begin: Seconds from the change's beginning; negative for requests that are under way then.
+        until: Seconds.
         share: Of the requests sent meanwhile, 0 to 1.
         seconds: Seconds' worth of requests that fail: times the rate it is their number.
         fault: Why.
@@ -35,17 +36,19 @@ class Stretch:
 def failures(play: Play, draw: Draw, lives: Sequence[Life]) -> list[Stretch]:
     """All stretches of one future, in order of time."""
     program(play, draw, lives)
-    points = sorted(
-        {0.0}
-        | {
-            t
-            for life in lives
-            for t in (life.used_from, life.used_until, life.serves_from, life.serves_until)
-            if 0.0 < t < HORIZON
-        }
+    turns = (
+        t
+        for life in lives
+        for t in (
+            life.used_from,
+            life.used_until,
+            life.serves_from,
+            life.serves_until,
+            life.lost_from,
+        )
     )
+    points = sorted({0.0, *(t for t in turns if -HORIZON < t < HORIZON)})
     stretches = [s for begin, until in _pairs(points) for s in _between(play, lives, begin, until)]
-    stretches += _dropped(lives)
     return sorted(stretches, key=lambda s: (s.begin, s.until, s.fault))
 
 
@@ -58,7 +61,7 @@ def program(play: Play, draw: Draw, lives: Sequence[Life]) -> None:
     """
     changes = _changes(play, draw, lives)
     if play.throttle > 0:
-        changes = _throttled(play.throttle, changes)
+        changes = _throttled(play, draw, changes)
     seen = FOREVER
     for at, delay, life, attach in reversed(changes):
         seen = min(seen, at + delay)
@@ -84,11 +87,21 @@ def _changes(play: Play, draw: Draw, lives: Sequence[Life]) -> list[_Entry]:
     return sorted(entries, key=lambda e: e[0])
 
 
-def _throttled(throttle: float, changes: list[_Entry]) -> list[_Entry]:
+def _throttled(play: Play, draw: Draw, changes: list[_Entry]) -> list[_Entry]:
+    """When the list is updated: at most every `throttle` seconds.
+
+    Where other Services change as well there is always something to do, and an update each
+    `throttle` seconds; where they do not, the first change after a pause is taken up at once.
+    """
+    throttle = play.throttle
+    busy = draw.quantile(NUMBER.BUSY) < 1 - math.exp(-play.platform.other_changes * throttle)
+    phase = throttle * draw.quantile(NUMBER.PHASE)
     result: list[_Entry] = []
     last = -FOREVER
     for at, delay, life, attach in changes:
-        if at > last:
+        if busy:
+            last = phase + math.ceil((at - phase) / throttle) * throttle
+        elif at > last:
             last = max(at, last + throttle)
         result.append((last, delay, life, attach))
     return result
@@ -105,40 +118,31 @@ def _between(play: Play, lives: Sequence[Life], begin: float, until: float) -> l
         used = [x for x in lives if x.used_from <= middle and x.terminating <= middle < x.gone]
     if not used:
         return [Stretch(begin, until, 1.0, until - begin, Fault.EMPTY)]
-    bad: dict[Fault, int] = {}
-    for life in used:
-        if middle < life.serves_from:
-            bad[life.early] = bad.get(life.early, 0) + 1
-        elif middle >= life.serves_until:
-            bad[life.late] = bad.get(life.late, 0) + 1
-    if not bad:
+    bad, broken = _faults(used, middle)
+    if not bad and not broken:
         return []
-    # Each retry is a fresh pick; what still fails is shared among the faults as they are.
-    total = sum(bad.values())
-    left = (total / len(used)) ** play.hidden_retries
+    # Each retry is a fresh pick; nobody retries what broke off under way.
+    left = (sum(bad.values()) / len(used)) ** play.hidden_retries
+    shares = {fault: count / len(used) * left for fault, count in bad.items()}
+    shares |= {fault: count / len(used) for fault, count in broken.items()}
     return [
         Stretch(begin, until, share, share * (until - begin), fault)
-        for fault, count in bad.items()
-        if (share := count / len(used) * left) > 0
+        for fault, share in shares.items()
+        if share > 0
     ]
 
 
-def _dropped(lives: Sequence[Life]) -> list[Stretch]:
-    """Requests in flight at the end of a pod that was still used just before.
-
-    Only those count that it got while it served and was used; its share is that of its peers.
-    """
-    stretches = []
-    for life in lives:
-        ended = life.serves_until
-        if life.dropped <= 0 or not 0 <= ended < HORIZON or life.used_until <= ended - life.dropped:
-            continue
-        peers = sum(x.used_from <= ended - 1e-6 < x.used_until for x in lives)
-        seconds = (min(life.used_until, ended) - (ended - life.dropped)) / max(1, peers)
-        if seconds > 0:
-            begin = max(0.0, ended - life.dropped)
-            stretches.append(Stretch(begin, ended, 1 / max(1, peers), seconds, life.drop))
-    return stretches
+def _faults(used: Sequence[Life], at: float) -> tuple[Counter[Fault], Counter[Fault]]:
+    """How many of these fail requests sent now: at once, and under way."""
+    bad, broken = Counter[Fault](), Counter[Fault]()
+    for life in used:
+        if at < life.serves_from:
+            bad[life.early] += 1
+        elif at >= life.serves_until:
+            bad[life.late] += 1
+        elif at >= life.lost_from:
+            broken[life.drop] += 1
+    return bad, broken
 
 
 def expected(stretches: Sequence[Stretch], rate: float) -> float:

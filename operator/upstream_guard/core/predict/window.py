@@ -58,7 +58,8 @@ class Window:
         change: What opens it.
         cause: What the failed requests meet.
         risk: ID of the rule that explains it, a key of `risks.RISKS`, e.g. `no-readiness-probe`.
-        start: Seconds from the beginning of the change.
+        start: Seconds from the beginning of the change; negative where requests are lost that are under
+            way then.
         duration: Seconds from the first to the last failed request; infinite until somebody acts.
         share: Of the requests that are sent while it is open, 0 to 1.
         lost: Requests that fail, at the rate given.
