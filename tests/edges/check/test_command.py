@@ -58,6 +58,21 @@ spec:
     - backendRefs: [{name: TARGET, port: 80}]
 """
 
+INGRESS = """\
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: shop, namespace: prod}
+spec:
+  ingressClassName: public
+  defaultBackend: {service: {name: shop, port: {number: 80}}}
+"""
+INGRESS_CLASS = """\
+apiVersion: networking.k8s.io/v1
+kind: IngressClass
+metadata: {name: public}
+spec: {controller: projectcontour.io/ingress-controller}
+"""
+
 Check = Callable[..., Result]
 
 
@@ -325,6 +340,25 @@ def test_a_route_may_lead_to_a_service_of_another_folder(check: Check) -> None:
     ]
     assert [file for file, _ in told] == ["routes/b.yaml"]
     assert "(there is `shop`)" in told[0][1]
+
+
+def test_a_service_may_mean_pods_of_another_file(check: Check) -> None:
+    Path("shop.yaml").write_text(DEPLOYMENT)
+    Path("canary.yaml").write_text(DEPLOYMENT.replace("replicas: 3", "replicas: 1"))
+    Path("service.yaml").write_text(SERVICE)
+    assert "selector-matches-nothing" not in findings(check(".", "-o", "json"))
+    Path("service.yaml").write_text(SERVICE.replace("{app: shop}", "{app: store}"))
+    assert "selector-matches-nothing" in findings(check(".", "-o", "json"))
+
+
+def test_classes_of_another_folder_are_known(check: Check) -> None:
+    for name in ("a", "b"):
+        Path(name).mkdir()
+        Path(name, "shop.yaml").write_text(f"{SHOP}---\n{INGRESS}")
+    Path("class.yaml").write_text(INGRESS_CLASS)
+    report = json.loads(check("a", "b", "class.yaml", "-o", "json").stdout)
+    told = {w["gateway"] for f in report["findings"] for w in f["windows"]}
+    assert told == {"contour (public)"}
 
 
 def test_an_object_that_is_twice_in_a_file_is_told(check: Check) -> None:

@@ -4,19 +4,30 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import groupby
+from typing import Final
 
-from upstream_guard.cli.check.objects import Located, ObjectKey, Trouble
+from upstream_guard.cli.check.objects import Located, Location, ObjectKey, Trouble
 from upstream_guard.cli.check.report import RANKS
 from upstream_guard.core.model import ObjectRef, Route
 from upstream_guard.core.predict.facts import Facts
 from upstream_guard.core.predict.gateway import Gateway
 from upstream_guard.core.predict.review import Problem, review
 from upstream_guard.core.predict.rules import inspect_routes
-from upstream_guard.core.predict.state import RouteState, State, World
+from upstream_guard.core.predict.state import (
+    LabelSelector,
+    RouteState,
+    State,
+    Workload,
+    World,
+)
 from upstream_guard.core.tuning import CLUSTER_IP, GatewayFacts, GatewayKind
 from upstream_guard.gateways import PROFILES, discover
 from upstream_guard.gateways.behaviour import model_of
 from upstream_guard.resources.manifests import read_world, settle_drain
+
+MOST: Final = 20
+"""Objects of one sort around one Service that are looked at: what is more is no manifest of this world,
+and the time that rules take grows with its square."""
 
 Tracker = Callable[[Sequence[State]], Iterable[State]]
 """Passes states on, and may show how far it is."""
@@ -68,15 +79,51 @@ def analyse(
     read = [
         read_world([o.value for o in known.values()], complete=question.complete) for known in parts
     ]
-    # A route may lead to a Service of another folder.
-    everywhere = {ref: service for world in read for ref, service in world.services.items()}
     found: list[Found] = []
-    for known, world in zip(parts, read, strict=True):
-        problems = [p for state in track(world.states) for p in _review(state, world, question)]
-        reachable = replace(world, services={**everywhere, **world.services})
-        problems += [Problem(finding) for finding in inspect_routes(reachable)]
+    for known, world in zip(parts, _aware(read), strict=True):
+        states = [_bounded(state, troubles) for state in world.states]
+        problems = [p for state in track(states) for p in _review(state, world, question)]
+        problems += [Problem(finding) for finding in inspect_routes(world)]
         found += [Found(problem, known) for problem in _once(problems)]
     return found, sum(len(world.states) for world in read)
+
+
+def _aware(read: Sequence[World]) -> list[World]:
+    """The worlds, each with what the others hold and it may refer to.
+
+    A route may lead to a Service of another folder, a Gateway may be of a class of another folder, and a
+    Service may mean pods of another folder.
+    """
+    if len(read) < 2:
+        return list(read)
+    services = {ref: service for world in read for ref, service in world.services.items()}
+    classes = {name: c for world in read for name, c in world.ingress_classes.items()}
+    gateways = {name: c for world in read for name, c in world.gateway_controllers.items() if c}
+    workloads = tuple(workload for world in read for workload in world.workloads)
+    return [
+        replace(
+            world,
+            states=tuple(_with_strangers(state, workloads) for state in world.states),
+            services=services | dict(world.services),
+            ingress_classes=classes | dict(world.ingress_classes),
+            gateway_controllers=dict(world.gateway_controllers) | gateways,
+        )
+        for world in read
+    ]
+
+
+def _with_strangers(state: State, workloads: Iterable[Workload]) -> State:
+    """A Service without pods of its own folder, with those of other folders that it selects."""
+    selector = LabelSelector(state.service.service.selector)
+    if state.workloads or not selector.labels:
+        return state
+    namespace = state.service.ref.namespace
+    selected = tuple(
+        workload
+        for workload in workloads
+        if workload.ref.namespace == namespace and selector.matches(workload.template.labels)
+    )
+    return replace(state, neighbours=state.neighbours + selected)
 
 
 def worlds(objects: Sequence[Located]) -> Iterator[list[Located]]:
@@ -124,6 +171,33 @@ def _review(state: State, world: World, question: Question) -> tuple[Problem, ..
 @lru_cache(maxsize=1024)
 def _models(gateways: tuple[GatewayFacts, ...]) -> tuple[Gateway, ...]:
     return tuple(model_of(facts) for facts in gateways)
+
+
+def _bounded(state: State, troubles: list[Trouble]) -> State:
+    """The state without what is too much of one sort; says so."""
+    sorts = {
+        "workloads": state.workloads,
+        "routes": state.routes,
+        "PodDisruptionBudgets": state.budgets,
+        "autoscalers": state.autoscalers,
+        "NetworkPolicies": state.policies,
+        "ResourceQuotas": state.quotas,
+    }
+    for name, found in sorts.items():
+        if len(found) > MOST:
+            text = f"Service {state.service.ref} has {len(found)} {name}: {MOST} are looked at"
+            troubles.append(Trouble(Location(""), text, fatal=False))
+    if all(len(found) <= MOST for found in sorts.values()):
+        return state
+    return replace(
+        state,
+        workloads=state.workloads[:MOST],
+        routes=state.routes[:MOST],
+        budgets=state.budgets[:MOST],
+        autoscalers=state.autoscalers[:MOST],
+        policies=state.policies[:MOST],
+        quotas=state.quotas[:MOST],
+    )
 
 
 def _gateways(state: State, world: World, products: Iterable[str]) -> tuple[GatewayFacts, ...]:

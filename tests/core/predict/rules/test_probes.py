@@ -108,6 +108,13 @@ def test_a_health_port_of_the_same_process_is_only_worth_knowing() -> None:
     assert "depends on port 8080" in found.no_remedy
 
 
+def test_a_port_of_its_own_may_be_asked_for_another_services_sake() -> None:
+    ports = (ContainerPort("http", 8080), ContainerPort("query", 9000))
+    asking = container(ports=ports, readiness=http_probe("query", "/"))
+    found = only("readiness-probe-elsewhere", state(workload(asking)))
+    assert (found.severity, found.remedy) == (Severity.WARNING, None)
+
+
 def test_a_probe_of_another_containers_port_is_not() -> None:
     asking = container(readiness=http_probe(9000, "/healthz"))
     other = container("other", port=9000, readiness=None)

@@ -125,6 +125,8 @@ def test_a_known_idle_timeout_shorter_than_the_gateways() -> None:
         ),
         ({"image": "node:22-slim"}, Severity.INFO, "", ""),
         ({"command": ("node", "server.js")}, Severity.INFO, "", ""),
+        ({"command": ("tini", "--", "/usr/bin/node", "server.js")}, Severity.INFO, "", ""),
+        ({"args": ("sh", "-c", "cd /app && exec node server.js")}, Severity.INFO, "", ""),
         ({"image": "registry/library/tomcat:10"}, Severity.INFO, "", ""),
     ],
 )
@@ -149,6 +151,8 @@ def test_known_runtimes(
         {"command": ("gunicorn", "--threads=2", "--keep-alive=75", "app")},
         {"image": "example.org/node-exporter:1"},
         {"image": "node:22", "command": ("sleep", "infinity")},
+        {"command": ("sh", "-c", "# join a node itself\nexec db start  # on this node too")},
+        {"args": ("--role", "node", "--listen=:80")},
     ],
 )
 def test_apps_without_the_race(fields: dict[str, Any]) -> None:

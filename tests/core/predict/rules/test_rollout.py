@@ -126,6 +126,8 @@ def test_a_second_pod_of_a_data_store_is_no_reserve() -> None:
     found = only("single-replica", state(redis, budgets=()))
     assert (found.severity, found.remedy) == (Severity.INFO, None)
     assert "Redis" in found.no_remedy
+    replaced = workload(container(port=6379), strategy=RECREATE)
+    assert "Redis" in only("recreate-strategy", state(replaced)).no_remedy
     blocking = state(redis, budgets=(budget(min_available=1),))
     patch = patch_of(only("disruption-budget-blocks", blocking))
     assert patch == {"spec": {"minAvailable": None, "maxUnavailable": 1}}

@@ -30,14 +30,31 @@ NAMELESS = {"ports": (ContainerPort("", 8080),)}
         ((), False, Severity.INFO),
         ((workload(name="cart", labels={"app": "cart"}),), False, Severity.INFO),
         ((workload(labels={"app": "store"}),), False, Severity.WARNING),
-        ((workload(name="web", labels={"app": "shop", "tier": "x"}),), False, Severity.WARNING),
     ],
-    ids=["cluster", "nothing given", "a stranger", "its name", "its labels"],
+    ids=["cluster", "nothing given", "a stranger", "its name"],
 )
 def test_a_selector_that_matches_nothing(
     neighbours: tuple[Workload, ...], complete: bool, expected: Severity
 ) -> None:
     found = without_pods(neighbours=neighbours, complete=complete)
+    assert severity("selector-matches-nothing", found) is expected
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ({"app": "shop", "role": "website"}, Severity.WARNING),
+        ({"app": "shop", "role": "web", "version": "v2"}, Severity.WARNING),
+        ({"app": "shop", "role": "guestbook", "version": "v1"}, Severity.INFO),
+        ({"app": "shop", "version": "v1"}, Severity.INFO),
+    ],
+    ids=["a slip", "another version", "another component", "a label missing"],
+)
+def test_like_labels_tell_what_is_meant(labels: dict[str, str], expected: Severity) -> None:
+    found = without_pods(
+        service=service(selector={"app": "shop", "role": "web", "version": "v1"}),
+        neighbours=(workload(name="other", labels={"version": "v1", **labels}),),
+    )
     assert severity("selector-matches-nothing", found) is expected
 
 

@@ -168,14 +168,16 @@ def _another_port(workload: Workload, container: Container, asked: int, port: in
     whose = f", which is a port of container `{owner.name}`," if is_foreign and owner else ""
     fields = {kind.value: None, **_handler(container, port), "periodSeconds": 1}
     is_health_port = not is_foreign and _is_health_port(container, asked)
+    is_chosen = owner is container or is_health_port
     mend: Mend = container_patch(
         workload,
         container,
         {"readinessProbe": fields},
         f"the probe asks port {port}, at which traffic arrives",
     )
-    if is_health_port:
-        # Such a check mostly knows more of the app than a connection to its port would tell.
+    if is_chosen:
+        # Such a check mostly knows more of the app than a connection to its port would tell, and
+        # another Service may lead to the port that it asks.
         mend = f"keep the probe where its answer depends on port {port}, else let it ask that port"
     return report(
         "readiness-probe-elsewhere",

@@ -55,14 +55,20 @@ def recreate_strategy(
             where,
             f"`{workload.text}` is replaced with strategy Recreate: no pod serves from the end of the "
             "old ones until new ones are ready",
-            _rolling(workload),
+            _rolling(state, workload),
             ROLLOUTS,
             Severity.INFO if has_others else None,
         )
 
 
-def _rolling(workload: Workload) -> Mend:
+def _rolling(state: State, workload: Workload) -> Mend:
     claims = sorted(workload.template.claims)
+    store = store_behind(state, workload)
+    if store:
+        return (
+            f"its port is the usual one of {store}, and a second pod of a data store beside the first "
+            "has data of its own"
+        )
     if claims:
         return (
             f"its pods mount PersistentVolumeClaim `{claims[0]}`, which may allow one pod at a time; "

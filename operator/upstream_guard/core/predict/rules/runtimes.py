@@ -49,12 +49,13 @@ _UVICORN_FLAG: Final = r"--timeout-keep-alive[=\s]+\S+"
 
 def runtime_of(container: Container) -> Runtime | None:
     """The server that a container's command or image tells of; None where neither does."""
-    words = " ".join((*container.command, *container.args))
+    command = tuple(_COMMENT.sub("", word) for word in (*container.command, *container.args))
+    words = " ".join(command)
     if re.search(r"\bgunicorn\b", words):
         return _gunicorn(words, container.env)
     if re.search(r"\buvicorn\b", words):
         return _uvicorn(words, container.env)
-    if re.search(r"(?:^|[\s/])node\s+\S", words):
+    if _runs_node(command):
         return _NODE
     if re.search(r"(?:^|[\s/])puma\b", words):
         return _PUMA
@@ -62,6 +63,21 @@ def runtime_of(container: Container) -> Runtime | None:
         return None  # another program of the image
     name = container.image.split("@")[0].rpartition("/")[2].split(":")[0]
     return _IMAGES.get(name)
+
+
+_COMMENT: Final = re.compile(r"(?m)(?:^|(?<=\s))#.*$")
+_NODE_IN_SCRIPT: Final = re.compile(r"(?:^|[;&|(\n]|\bexec\s)\s*(?:\S*/)?node\s+\S")
+
+
+def _runs_node(command: tuple[str, ...]) -> bool:
+    """Whether `node` stands where a command does; elsewhere it mostly means a machine."""
+    for before, word, after in zip(("", *command), command, (*command[1:], ""), strict=False):
+        is_value = before.startswith("-") and before != "--"
+        if word.rpartition("/")[2] == "node" and after and not is_value:
+            return True
+        if _NODE_IN_SCRIPT.search(word):
+            return True
+    return False
 
 
 def _gunicorn(words: str, env: Mapping[str, str]) -> Runtime | None:

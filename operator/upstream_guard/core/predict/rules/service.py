@@ -1,5 +1,6 @@
 """The Service itself: what it selects, where its ports lead, and whom it binds to whom."""
 
+import difflib
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping
@@ -33,7 +34,7 @@ def selector_matches_nothing(
     selector = state.service.service.selector
     if not selector or state.workloads or state.pods or state.service.external_name:
         return
-    if any(_gets_labels_later(selector, workload) for workload in state.neighbours):
+    if any(_will_match(selector, workload) for workload in state.neighbours):
         return
     near = _near_miss(state)
     severity = Severity.INFO if near is None else Severity.WARNING
@@ -63,12 +64,11 @@ _CONTROLLERS_LABELS: Final = frozenset(
 """Labels that controllers add to pods, and that no template has."""
 
 
-def _gets_labels_later(selector: Mapping[str, str], workload: Workload) -> bool:
-    """Whether the pods will have every label, some of which their controller adds."""
+def _will_match(selector: Mapping[str, str], workload: Workload) -> bool:
+    """Whether the pods will have every label, some of which their controller may add."""
     own = {key: value for key, value in selector.items() if key not in _CONTROLLERS_LABELS}
-    if len(own) == len(selector):
-        return False
-    return all(workload.template.labels.get(key) == value for key, value in own.items())
+    labels = workload.template.labels
+    return bool(own) and all(labels.get(key) == value for key, value in own.items())
 
 
 _VAGUE_LABELS: Final = frozenset(
@@ -92,16 +92,26 @@ _VAGUE_LABELS: Final = frozenset(
 
 def _near_miss(state: State) -> Workload | None:
     """The neighbour that the selector most likely means: of the Service's name, or of like labels."""
-    selector = state.service.service.selector
     for workload in state.neighbours:
         if workload.ref.name == state.service.ref.name:
             return workload
-    for workload in state.neighbours:
-        labels = workload.template.labels
-        shared = {key for key, value in selector.items() if labels.get(key) == value}
-        if shared - _VAGUE_LABELS and selector.keys() <= labels.keys():
-            return workload
-    return None
+    selector = state.service.service.selector
+    return next((w for w in state.neighbours if _is_like(selector, w.template.labels)), None)
+
+
+def _is_like(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
+    """Whether they differ by what looks like a slip: another component of the same app is no slip."""
+    shared = {key for key, value in selector.items() if labels.get(key) == value}
+    if not shared - _VAGUE_LABELS or not selector.keys() <= labels.keys():
+        return False
+    return all(
+        difflib.SequenceMatcher(None, selector[key], labels[key]).ratio() >= _SIMILAR
+        for key in selector.keys() - shared - _VAGUE_LABELS
+    )
+
+
+_SIMILAR: Final = 0.6
+"""Of two label values: `web` and `website`, `frontend` and `front-end`."""
 
 
 def _labels(labels: Mapping[str, str]) -> str:
