@@ -226,6 +226,7 @@ async def test_it_is_closed_when_the_last_old_pod_is_gone(calm, until):
     assert calm.changes() == {("rollout", "deployment/shop")}
     calm.state._pod(calm.pods["a"], None)
     await until(lambda: not calm.changes())
+    await until(calm.events)
     assert len(calm.events()) == 1
     text = generate_latest(calm.app.metrics.registry).decode()
     assert 'upstream_guard_predictions_open{guard="shop",namespace="prod"} 0.0' in text
@@ -239,6 +240,7 @@ async def test_a_change_that_ends_with_its_last_pod_explains_that_pod(calm, unti
     calm.deploy(replicas=1, generation=2)
     await until(lambda: not calm.changes())
     await until(lambda: not calm.app.predictions._changes)
+    await until(calm.events)
     assert [e["action"] for e in calm.events()] == ["PredictScaleIn"]
 
 

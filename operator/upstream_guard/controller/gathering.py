@@ -40,38 +40,37 @@ class Gatherer:
             pods: That it selects.
             before: The last look.
         """
-        found = tuple(pods)
-        namespace = service.ref.namespace
-        living = self._state.pods.get(namespace, {})
+        found, workloads = tuple(pods), self._workloads(service)
+        living = self._state.pods.get(service.ref.namespace, {})
         uids = {p.uid for p in found}
         known = before.pods if before else ()
         nodes = {p.node for p in found}
         return Sight(
             service=service.ref,
-            workloads=self._workloads(service),
+            workloads=workloads,
             pods=tuple(self._pod(pod) for pod in found),
             nodes={n: _node(self._state.nodes[n]) for n in nodes if n in self._state.nodes},
             elsewhere=frozenset(p.uid for p in known if p.uid in living and p.uid not in uids),
-            written=self.written(service),
+            written=self._written(service, workloads),
         )
 
-    def asked(self, guard: Guard, service: Service, pods: Iterable[Pod]) -> tuple[object, ...]:
+    def asked(self, guard: Guard, sight: Sight, pods: Iterable[Pod]) -> tuple[object, ...]:
         """Everything that standing risks depend on and that people write. Compared only."""
-        rules = self._state.surroundings.rules(service.ref.namespace)
+        rules = self._state.surroundings.rules(sight.service.namespace)
         return (
-            self.written(service),
-            self._protection(guard, service, tuple(pods)),
-            tuple(w.workload for w in self._workloads(service)),
+            sight.written,
+            self._protection(guard, pods),
+            tuple(seen.workload for seen in sight.workloads),
             tuple(r for r in rules if not isinstance(r, Quota)),
         )
 
-    def written(self, service: Service) -> tuple[object, ...]:
+    def _written(self, service: Service, workloads: Iterable[WorkloadSight]) -> tuple[object, ...]:
         """What people write that may be wrong at once."""
         around = self._state.surroundings
         return (
             around.service(service.ref),
             around.routes_to(service.ref),
-            tuple(w.workload.template for w in self._workloads(service)),
+            tuple(seen.workload.template for seen in workloads),
             tuple(r for r in around.rules(service.ref.namespace) if isinstance(r, NetworkPolicy)),
         )
 
@@ -110,7 +109,7 @@ class Gatherer:
         return replace(
             state,
             workloads=tuple(sorted(state.workloads, key=lambda w: w.text != subject)),
-            guard=self._protection(guard, service, found),
+            guard=self._protection(guard, found),
             pods=tuple(_pod_state(pod) for pod in found),
             nodes=tuple(_node(node) for node in self._state.nodes.values()),
         )
@@ -130,10 +129,12 @@ class Gatherer:
             pod.uid, workload, pod.node, pod.ready, pod.terminating, pod.ends, pod.started
         )
 
-    def _protection(self, guard: Guard, service: Service, pods: tuple[Pod, ...]) -> GuardFacts:
+    def _protection(self, guard: Guard, pods: Iterable[Pod]) -> GuardFacts:
         """What the guard does for the pods as they are, rather than for those that it would make."""
         live = [pod for pod in pods if not pod.terminating]
-        enforced = guard.upstream_list.mode is ListMode.ENFORCE and not service.publish_not_ready
+        service = self._state.service(guard.service_ref)
+        open_to_all = service is not None and service.publish_not_ready
+        enforced = guard.upstream_list.mode is ListMode.ENFORCE and not open_to_all
         return replace(
             guard_facts(guard),
             gates=enforced and (self._injects or any(pod.gated for pod in live)),

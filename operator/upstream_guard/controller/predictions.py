@@ -266,7 +266,7 @@ class Predictions:
         asked = (
             memory.gateways,
             self.starts.estimate(ref),
-            gather.asked(memory.guard, memory.service, memory.pods),
+            gather.asked(memory.guard, memory.sight, memory.pods),
         )
         if asked != memory.asked:
             memory.asked = asked
