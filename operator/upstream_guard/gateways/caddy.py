@@ -34,6 +34,7 @@ PROFILE = through_cluster_ip(
     Behaviour(
         answers=to_cluster_ip(retrying(complete(_ANSWERS), {Cause.KEEPALIVE_RACE})),
         keepalive_idle=120.0,
+        reuses=True,
         # Documentation: 3 s to connect, no limit for a response.
         connect_timeout=3.0,
         read_timeout=math.inf,

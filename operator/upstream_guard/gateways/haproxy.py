@@ -12,5 +12,6 @@ PROFILE = through_cluster_ip(
         keepalive_idle=5.0,
         # `retries 3`, a second apart; it has no time-outs but those that are configured.
         refused_retries=3,
+        retry_pause=1.0,
     ),
 )

@@ -110,7 +110,7 @@ def risks(windows: tuple[Window, ...]) -> set[str]:
     ("gateway", "change", "replicas", "start", "least", "most"),
     [
         ("nginx", ROLLOUT, 3, 1.0, 120, 260),  # measured 174-215 and 160-230
-        ("contour", ROLLOUT, 3, 1.0, 90, 260),  # 110-123 and 98-123 of a faster start
+        ("contour", ROLLOUT, 3, 1.0, 60, 190),  # 90-123
         ("nginx", ROLLOUT, 3, 5.0, 750, 1200),  # 895-968
         ("contour", ROLLOUT, 3, 5.0, 750, 1200),  # 892-964
         ("nginx", Change(ChangeKind.SCALE_IN, to_replicas=2), 5, 1.0, 70, 200),  # 121-148
@@ -158,6 +158,42 @@ def test_an_app_that_exits_drops_what_is_in_flight() -> None:
     assert lost(windows) == pytest.approx(3 * RATE * 0.6 / 3.5, rel=0.4)
     drains = facts(response=1.0, shutdown=Shutdown.DRAINS)
     assert risks(predict(kept, CONTOUR, ROLLOUT, drains, 0.0)) == set()
+
+
+def test_who_picks_again_later_finds_a_pod_that_serves() -> None:
+    behaviour = replace(NGINX.behaviour, refused_retries=3, retry_pause=1.0)
+    haproxy = replace(NGINX, behaviour=behaviour)
+    short = state(probe=PROBE)
+    assert lost(predict(short, haproxy, ROLLOUT, facts(), 0.0)) < 5
+    assert lost(predict(short, NGINX, ROLLOUT, facts(), 0.0)) > 50
+
+
+def test_a_reset_is_not_tried_again_where_a_refused_connection_is() -> None:
+    lying = replace(
+        facts(),
+        app=replace(facts(4.0).app, readiness_lies=Estimate.exactly(3.0, Evidence.MEASURED)),
+    )
+    behaviour = replace(NGINX.behaviour, refused_retries=3, retry_pause=1.0)
+    early = predict(
+        state(probe=PROBE, hook=2.0), replace(NGINX, behaviour=behaviour), ROLLOUT, lying, 0.0
+    )
+    assert risks(early) == {"ready-before-serving"}
+    assert lost(early) > 100
+
+
+def test_reused_connections_meet_few_fresh_picks() -> None:
+    caddy = replace(NGINX, behaviour=replace(NGINX.behaviour, reuses=True))
+    for plain in (state(), state(probe=PROBE)):
+        few = lost(predict(plain, caddy, ROLLOUT, facts(), 0.0))
+        assert 0 < few < lost(predict(plain, NGINX, ROLLOUT, facts(), 0.0)) / 5
+
+
+def test_a_busy_cluster_makes_every_change_wait() -> None:
+    busy = facts()
+    busy = replace(busy, platform=replace(busy.platform, other_changes=10.0))
+    shrink = Change(ChangeKind.SCALE_IN, to_replicas=2)
+    quiet = predict(state(3, PROBE, 0.5), NGINX, shrink, facts(), 0.0)
+    assert lost(quiet) < 1 < lost(predict(state(3, PROBE, 0.5), NGINX, shrink, busy, 0.0))
 
 
 def test_a_guard_prevents_what_plain_pods_suffer() -> None:

@@ -30,6 +30,7 @@ WORTH_TELLING: Final = 0.02
 _CAUSES: Final[Mapping[Fault, Cause]] = MappingProxyType(
     {
         Fault.NOT_YET: Cause.REFUSED,
+        Fault.LYING: Cause.RESET,
         Fault.NO_MORE: Cause.STALE_UPSTREAM,
         Fault.CRASHED: Cause.REFUSED,
         Fault.LOST: Cause.CONNECT_TIMEOUT,
@@ -179,6 +180,7 @@ def _risk(fault: Fault, play: Play, *, budgeted: bool) -> str:
 
 _PLAIN_RISKS: Final[Mapping[Fault, str]] = MappingProxyType(
     {
+        Fault.LYING: "ready-before-serving",
         Fault.DROPPED: "sigterm-drops-requests",
         Fault.CRASHED: "crash",
         Fault.LOST: "node-loss",
@@ -316,6 +318,7 @@ def _basis(case: _Case, fault: Fault) -> tuple[Evidence, str]:
     gateway, play = case.gateway, case.play
     numbers: dict[Fault, tuple[tuple[Evidence, str], ...]] = {
         Fault.NOT_YET: ((play.app.start.evidence, play.app.start.source),),
+        Fault.LYING: ((play.readying.lies.evidence, play.readying.lies.source),),
         Fault.NO_MORE: ((gateway.facts.evidence, gateway.facts.source),),
         Fault.CRASHED: (
             (play.platform.exit_delist.evidence, play.platform.exit_delist.source),

@@ -39,6 +39,9 @@ class Behaviour:
         serves_terminating: With no ready endpoint left it uses terminating ones that still serve.
         reads_ready: Only ready endpoints are used; False where it gets all and decides itself.
         refused_retries: How often a refused connection is tried again at a fresh pick, by default.
+        retry_pause: Seconds between these tries.
+        reuses: Requests of different clients share upstream connections. To a ClusterIP, which picks
+            a pod per connection, few requests then meet a fresh pick.
     """
 
     answers: Mapping[Cause, Answer] = field(default_factory=dict)
@@ -48,6 +51,8 @@ class Behaviour:
     serves_terminating: bool = False
     reads_ready: bool = True
     refused_retries: int = 0
+    retry_pause: float = 0.0
+    reuses: bool = False
 
 
 UNKNOWN_ANSWER: Final = Answer(502, "not known for this gateway")

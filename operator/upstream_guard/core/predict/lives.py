@@ -25,6 +25,8 @@ class Fault(StrEnum):
 
     NOT_YET = "not-yet"
     """Listed before it serves."""
+    LYING = "lying"
+    """Listed while it answers probes, but not yet requests."""
     NO_MORE = "no-more"
     """Listed after it has stopped."""
     CRASHED = "crashed"
@@ -77,10 +79,10 @@ class Life:
         delisted: When the EndpointSlice drops it.
         used_from: When the gateway begins to send requests to it.
         used_until: When the gateway stops to.
+        listens_from: When it accepts connections.
         serves_from: When it answers.
         serves_until: When it no longer does.
         gone: When its last container has ended.
-        early: Why requests fail that come before `serves_from`.
         late: Why requests fail that come after `serves_until`.
         lost_from: Requests sent to it from then on are still under way when it ends, and are lost.
         drop: Why they are lost.
@@ -92,10 +94,10 @@ class Life:
     delisted: float = FOREVER
     used_from: float = -FOREVER
     used_until: float = FOREVER
+    listens_from: float = -FOREVER
     serves_from: float = -FOREVER
     serves_until: float = FOREVER
     gone: float = FOREVER
-    early: Fault = Fault.NOT_YET
     late: Fault = Fault.NO_MORE
     lost_from: float = FOREVER
     drop: Fault = Fault.DROPPED
@@ -117,7 +119,8 @@ def _started(play: Play, draw: Draw, started: float, pod: int) -> Life:
     serves = started + draw.of(play.app.start, NUMBER.START)
     ready = _ready(play, draw, started, serves, pod)
     listed = ready + draw.of(play.platform.ready_to_slice, NUMBER.SLICE, pod)
-    return Life(ready_at=ready, listed=listed, serves_from=serves)
+    lies = draw.of(play.readying.lies, NUMBER.LIES) if not play.readying.elsewhere else 0.0
+    return Life(ready_at=ready, listed=listed, listens_from=serves - lies, serves_from=serves)
 
 
 def _ready(play: Play, draw: Draw, started: float, serves: float, pod: int) -> float:

@@ -98,6 +98,7 @@ class Play:
         surge: As the controller computes it from `maxSurge`.
         unavailable: As the controller computes it from `maxUnavailable`.
         evictable: Pods that a drain may take away at once; 0 where the budget allows none.
+        pool_seconds: Upstream connections that are kept and reused, over the rate of requests.
     """
 
     kind: ChangeKind
@@ -117,6 +118,8 @@ class Play:
     throttle: float
     serves_terminating: bool
     hidden_retries: int
+    retry_pause: float
+    pool_seconds: float
     restarts: int
     samples: int
     others: int = 0
@@ -155,6 +158,8 @@ def make_play(state: State, gateway: Gateway, change: Change, facts: Facts) -> P
         throttle=gateway.throttle,
         serves_terminating=gateway.behaviour.serves_terminating,
         hidden_retries=gateway.behaviour.refused_retries,
+        retry_pause=gateway.behaviour.retry_pause,
+        pool_seconds=_pool_seconds(gateway, facts),
         restarts=change.restarts,
         samples=facts.samples,
         others=min(sum(pods_before(state, w) for w in state.workloads[1:]), MAX_PODS),
@@ -170,6 +175,16 @@ def pods_before(state: State, workload: Workload) -> int:
         return UNKNOWN_NODES
     least = (a.min_replicas for a in state.autoscalers if a.target == workload.text)
     return max(workload.replicas, *least, 0)
+
+
+def _pool_seconds(gateway: Gateway, facts: Facts) -> float:
+    """Connections that are kept to a ClusterIP, over the rate; 0 where each request opens its own.
+
+    By Little's law as many are in use as requests come within one response time.
+    """
+    if not (gateway.behaviour.reuses and gateway.facts.via_cluster_ip):
+        return 0.0
+    return max(1.0, facts.rate * facts.app.response.value) / facts.rate
 
 
 def serving_container(state: State, workload: Workload) -> Container | None:

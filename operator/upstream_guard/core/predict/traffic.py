@@ -42,6 +42,7 @@ def failures(play: Play, draw: Draw, lives: Sequence[Life]) -> list[Stretch]:
         for t in (
             life.used_from,
             life.used_until,
+            life.listens_from,
             life.serves_from,
             life.serves_until,
             life.lost_from,
@@ -119,25 +120,58 @@ def _between(play: Play, lives: Sequence[Life], begin: float, until: float) -> l
     if not used:
         return [Stretch(begin, until, 1.0, until - begin, Fault.EMPTY)]
     bad, broken = _faults(used, middle)
-    if not bad and not broken:
-        return []
-    # Each retry is a fresh pick; nobody retries what broke off under way.
-    left = (sum(bad.values()) / len(used)) ** play.hidden_retries
+    if play.pool_seconds > 0:
+        del broken[Fault.LYING]  # nobody opens a connection to a new pod while the old ones last
+    shares = {fault: count / len(used) for fault, count in broken.items()}
+    stretches = [Stretch(begin, until, s, s * (until - begin), f) for f, s in shares.items()]
+    if not bad:
+        return stretches
+    if play.pool_seconds > 0:
+        return stretches + _reopened(play, used, bad, begin, until)
+    left = _after_retries(play, lives, bad, len(used), middle)
     shares = {fault: count / len(used) * left for fault, count in bad.items()}
-    shares |= {fault: count / len(used) for fault, count in broken.items()}
-    return [
-        Stretch(begin, until, share, share * (until - begin), fault)
-        for fault, share in shares.items()
-        if share > 0
-    ]
+    stretches += [Stretch(begin, until, s, s * (until - begin), f) for f, s in shares.items() if s]
+    return stretches
+
+
+def _after_retries(
+    play: Play, lives: Sequence[Life], bad: Counter[Fault], used: int, at: float
+) -> float:
+    """The share of failed picks whose retries fail as well; each is a fresh pick at its own time."""
+    if not play.retry_pause:
+        return float((sum(bad.values()) / used) ** play.hidden_retries)
+    left = 1.0
+    for retry in range(1, play.hidden_retries + 1):
+        later = at + retry * play.retry_pause
+        then = [life for life in lives if life.used_from <= later < life.used_until]
+        left *= sum(_faults(then, later)[0].values()) / len(then) if then else 1.0
+    return left
+
+
+def _reopened(
+    play: Play, used: Sequence[Life], bad: Counter[Fault], begin: float, until: float
+) -> list[Stretch]:
+    """Where connections are reused, only those fail that have to be opened afresh.
+
+    Each connection to a pod that stops is opened again and again until a pod is picked that serves:
+    s/(1-s) failures for a share s of pods that do not.
+    """
+    share = sum(bad.values()) / len(used)
+    tries = share / max(0.1, 1 - share)
+    stopped = [life for life in used if begin <= life.serves_until < until]
+    seconds = play.pool_seconds / len(used) * tries
+    over = min(until, begin + seconds)
+    return [Stretch(begin, over, share, seconds, life.late) for life in stopped]
 
 
 def _faults(used: Sequence[Life], at: float) -> tuple[Counter[Fault], Counter[Fault]]:
-    """How many of these fail requests sent now: at once, and under way."""
+    """How many of these fail requests sent now: as they are reached, and only afterwards."""
     bad, broken = Counter[Fault](), Counter[Fault]()
     for life in used:
-        if at < life.serves_from:
-            bad[life.early] += 1
+        if at < life.listens_from:
+            bad[Fault.NOT_YET] += 1
+        elif at < life.serves_from:
+            broken[Fault.LYING] += 1
         elif at >= life.serves_until:
             bad[life.late] += 1
         elif at >= life.lost_from:
