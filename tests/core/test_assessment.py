@@ -155,6 +155,16 @@ def test_why_nothing_is_programmed(changes, reason):
     assert (status, why) == (ConditionStatus.FALSE, reason)
 
 
+def test_pods_younger_than_the_guard_without_its_gate_point_to_the_webhook():
+    old, young = pod("a", gated=False, created=5.0), pod("b", gated=False, created=500.0)
+    guard = guarded(created=100.0)
+    _, _, message = condition(situation(old, young, guard=guard), ConditionType.PROGRAMMED)
+    assert "2 of 2 pods have no gate" in message
+    assert "1 of them younger than the guard" in message
+    _, _, alone = condition(situation(old, guard=guard), ConditionType.PROGRAMMED)
+    assert "webhook" not in alone
+
+
 def test_pods_without_the_gate_and_the_command_that_adopts_them():
     one = situation(pod("a"), pod("b", gated=False), pod("c", gated=False, terminating=True))
     status, reason, message = condition(one, ConditionType.PROGRAMMED)

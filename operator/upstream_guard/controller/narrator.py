@@ -16,6 +16,7 @@ from upstream_guard.core.assessment import (
     describe_risks,
     recommendation,
     short_hooks,
+    ungated_pods,
 )
 from upstream_guard.core.model import ObjectRef, Pod
 from upstream_guard.core.names import API_VERSION, GUARD_KIND
@@ -217,8 +218,7 @@ class Narrator:
                     guard, absence.reason, f"{pod.ref.name}: {absence.message}", _pod_subject(pod)
                 )
         if now.ungated and not told.ungated:
-            note = f"{len(situation.ungated)} pods are only observed; to replace them: {situation.adopt}"
-            self._tell(guard, Reason.PODS_WITHOUT_GATE, note)
+            self._tell(guard, Reason.PODS_WITHOUT_GATE, ungated_pods(situation))
         if now.short and not told.short:
             self._tell(guard, Reason.PRE_STOP_TOO_SHORT, short_hooks(situation))
         if now.sleepless and not told.sleepless:

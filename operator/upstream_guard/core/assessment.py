@@ -136,6 +136,8 @@ def assess_rejected(
     return GuardStatus(generation, _service_text(guard) if guard else ref.name, tuple(conditions))
 
 
+WEBHOOK_SECONDS: Final = 10.0
+"""How long after a guard's creation its namespace may still be unknown to the webhook."""
 _SLEEP: Final = re.compile(r"sleep (\d+)s")
 _BAD = frozenset({EndpointState.FAILING, EndpointState.EJECTED, EndpointState.KEPT_OUT})
 
@@ -213,12 +215,21 @@ def _programmed_reason(situation: Situation) -> tuple[Reason, str]:
     if situation.outcome.blind:
         return Reason.BLIND, ""
     if situation.ungated:
-        words = f"{len(situation.ungated)} of {len(situation.live)} pods were made without the gate"
-        return (
-            Reason.UNGATED_PODS,
-            f"{words} and are only observed; to replace them: {situation.adopt}",
-        )
+        return Reason.UNGATED_PODS, ungated_pods(situation)
     return Reason.PROGRAMMED, ""
+
+
+def ungated_pods(situation: Situation) -> str:
+    """How many pods lack the gate, and what to do: a restart helps only if the webhook is reached."""
+    ungated, guard = situation.ungated, situation.guard
+    words = f"{len(ungated)} of {len(situation.live)} pods have no gate and are only observed"
+    younger = sum(p.created > guard.created + WEBHOOK_SECONDS for p in ungated)
+    if younger:
+        words += (
+            f", {younger} of them younger than the guard: if this goes on, the API server does not "
+            "reach the operator's webhook"
+        )
+    return f"{words}; to replace them: {situation.adopt}"
 
 
 def _healthy(situation: Situation, endpoints: tuple[EndpointStatus, ...]) -> Condition:
