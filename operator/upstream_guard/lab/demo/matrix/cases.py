@@ -59,14 +59,6 @@ class Ending(StrEnum):
     IGNORES = "ignores"
 
 
-class Fits(StrEnum):
-    """To which gateways a recipe applies."""
-
-    ANY = "any"
-    FORGIVING = "forgiving"
-    STRICT = "strict"
-
-
 @dataclass(frozen=True, slots=True)
 class Case:
     """One service, and what happens to it. Times are seconds.
@@ -135,9 +127,16 @@ JUST_ENOUGH: Final[Mapping[str, float]] = {"contour": CONTOUR_NEEDS}
 Measured on Kubernetes 1.35 with the propagation canary; through a ClusterIP kube-proxy's
 `minSyncPeriod` of 1 s decides, whatever the product.
 """
-FORGIVING: Final = frozenset({"contour", "haproxy"})
-"""Hide most of what a pod that stops too early does: Contour forgets it almost at once, HAProxy tries a
-refused connection three times more."""
+EVERY: Final = frozenset({"nginx", "contour", "haproxy", "caddy"})
+NOT_CADDY: Final = EVERY - {"caddy"}
+"""Caddy reuses connections, so that a new pod gets few requests, and repeats what fails on a used one."""
+NOT_HAPROXY: Final = EVERY - {"haproxy"}
+"""HAProxy tries a connection three times more, a second apart, and so waits short gaps out."""
+PLAIN: Final = NOT_CADDY - {"haproxy"}
+CLUSTER_IP: Final = frozenset({"nginx"})
+"""Neither: what a pod behind kube-proxy does, clients see."""
+SOON: Final = frozenset({"contour", "haproxy"})
+"""Hide most of what a pod does that stops as soon as it is told; Contour forgets it almost at once."""
 NEAR: Final = (0.7, 1.3)
 BLOCK: Final = (Margin.SAFE,) * 3 + (Margin.BORDERLINE,) * 2 + (Margin.UNSAFE,)
 """Every six cases have this mixture, so that any number of cases is balanced."""
@@ -151,6 +150,8 @@ STOPPING: Final = (
 
 Parts = dict[str, object]
 Recipe = Callable[["_Draw"], Parts]
+Row = tuple[str, Recipe, frozenset[str]]
+"""Risk, recipe, and the gateways behind which it does what it is meant to."""
 
 
 def generate(seed: int, number: int, gateways: Sequence[str]) -> tuple[Case, ...]:
@@ -162,23 +163,19 @@ def generate(seed: int, number: int, gateways: Sequence[str]) -> tuple[Case, ...
         gateways: That take turns.
 
     Raises:
-        ValueError: no gateway, or no case, was asked for.
+        ValueError: no gateway, one that is not known, or no case was asked for.
     """
     if not gateways or number < 1:
         raise ValueError("a matrix needs at least one gateway and one case")
+    if unknown := set(gateways) - EVERY:
+        raise ValueError(f"the matrix does not know {', '.join(sorted(unknown))}")
     margins = _cycle(_dice(f"{seed}/margins"), BLOCK)
-    lots: dict[tuple[Margin, Fits], Iterator[tuple[str, Recipe]]] = {}
+    decks = {margin: _Deck(_dice(f"{seed}/{margin}"), RECIPES[margin]) for margin in Margin}
     found = []
     for index in range(number):
         gateway = gateways[index % len(gateways)]
         margin = next(margins)
-        key = (margin, Fits.FORGIVING if gateway in FORGIVING else Fits.STRICT)
-        if key not in lots:
-            rows = [
-                (risk, make) for risk, make, fits in RECIPES[margin] if fits in {Fits.ANY, key[1]}
-            ]
-            lots[key] = _cycle(_dice(f"{seed}/{margin}/{key[1]}"), rows)
-        risk, recipe = next(lots[key])
+        risk, recipe = decks[margin].draw(gateway)
         draw = _Draw(_dice(f"{seed}/{index}"), gateway)
         found.append(_case(seed, index + 1, margin, risk, draw, recipe))
     return tuple(found)
@@ -194,6 +191,25 @@ def _cycle(random: Random, values: Sequence[Value]) -> Iterator[Value]:
         shuffled = list(values)
         random.shuffle(shuffled)
         yield from shuffled
+
+
+class _Deck:
+    """Recipes in a shuffled order; each is drawn once before any is drawn again, where it fits."""
+
+    def __init__(self, random: Random, rows: Sequence[Row]) -> None:
+        self._random = random
+        self._rows = rows
+        self._left: list[Row] = []
+
+    def draw(self, gateway: str) -> tuple[str, Recipe]:
+        """The first one left that fits; none left that does begins another round."""
+        if not any(gateway in fits for _, _, fits in self._left):
+            again = list(self._rows)
+            self._random.shuffle(again)
+            self._left += again
+        row = next(row for row in self._left if gateway in row[2])
+        self._left.remove(row)
+        return row[:2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -454,41 +470,41 @@ def _crash(draw: _Draw) -> Parts:
     }  # fmt: skip
 
 
-RECIPES: Final[Mapping[Margin, Sequence[tuple[str, Recipe, Fits]]]] = {
+RECIPES: Final[Mapping[Margin, Sequence[Row]]] = {
     Margin.SAFE: (
-        ("", _careful, Fits.ANY),
-        ("", _careful, Fits.ANY),
-        ("", _patient_app, Fits.ANY),
-        ("", _deaf_app, Fits.ANY),
-        ("", _no_new_pods, Fits.ANY),
-        ("", _elsewhere_no_new_pods, Fits.ANY),
-        ("", _long_drain, Fits.ANY),
+        ("", _careful, EVERY),
+        ("", _careful, EVERY),
+        ("", _patient_app, EVERY),
+        ("", _deaf_app, EVERY),
+        ("", _no_new_pods, EVERY),
+        ("", _elsewhere_no_new_pods, EVERY),
+        ("", _long_drain, EVERY),
     ),
     Margin.BORDERLINE: (
-        ("pre-stop-too-short", _near_hook, Fits.STRICT),
-        ("pre-stop-too-short", _near_hook, Fits.STRICT),
-        ("no-pre-stop", _near_linger, Fits.ANY),
-        ("no-pre-stop", _no_hook, Fits.FORGIVING),
-        ("no-readiness-probe", _near_start, Fits.ANY),
-        ("ready-before-serving", _near_lie, Fits.ANY),
-        ("grace-shorter-than-drain", _near_grace, Fits.ANY),
-        ("sigterm-ignored", _near_deaf, Fits.ANY),
-        ("sigterm-drops-requests", _near_drops, Fits.ANY),
+        ("pre-stop-too-short", _near_hook, EVERY - SOON),
+        ("pre-stop-too-short", _near_hook, EVERY - SOON),
+        ("no-pre-stop", _near_linger, EVERY),
+        ("no-pre-stop", _no_hook, SOON),
+        ("no-readiness-probe", _near_start, EVERY),
+        ("ready-before-serving", _near_lie, EVERY),
+        ("grace-shorter-than-drain", _near_grace, EVERY),
+        ("sigterm-ignored", _near_deaf, EVERY),
+        ("sigterm-drops-requests", _near_drops, EVERY),
     ),
     Margin.UNSAFE: (
-        ("no-readiness-probe", _no_probe, Fits.ANY),
-        ("readiness-probe-elsewhere", _probe_elsewhere, Fits.ANY),
-        ("ready-before-serving", _lying, Fits.ANY),
-        ("recreate-strategy", _recreate, Fits.ANY),
-        ("max-unavailable", _all_unavailable, Fits.ANY),
-        ("single-replica", _single, Fits.ANY),
-        ("no-pre-stop", _no_hook, Fits.STRICT),
-        ("pre-stop-too-short", _short_hook, Fits.STRICT),
-        ("pre-stop-exceeds-grace", _hook_cut_off, Fits.ANY),
-        ("grace-shorter-than-drain", _short_grace, Fits.ANY),
-        ("sigterm-ignored", _deaf_and_killed, Fits.ANY),
-        ("sigterm-drops-requests", _drops, Fits.ANY),
-        ("crash", _crash, Fits.ANY),
+        ("no-readiness-probe", _no_probe, PLAIN),
+        ("readiness-probe-elsewhere", _probe_elsewhere, PLAIN),
+        ("ready-before-serving", _lying, NOT_CADDY),
+        ("recreate-strategy", _recreate, NOT_HAPROXY),
+        ("max-unavailable", _all_unavailable, EVERY),
+        ("single-replica", _single, NOT_HAPROXY),
+        ("no-pre-stop", _no_hook, CLUSTER_IP),
+        ("pre-stop-too-short", _short_hook, CLUSTER_IP),
+        ("pre-stop-exceeds-grace", _hook_cut_off, NOT_CADDY),
+        ("grace-shorter-than-drain", _short_grace, NOT_CADDY),
+        ("sigterm-ignored", _deaf_and_killed, NOT_CADDY),
+        ("sigterm-drops-requests", _drops, NOT_CADDY),
+        ("crash", _crash, PLAIN),
     ),
 }
-"""What is built: risk, recipe, and for which gateways."""
+"""What is built: risk, recipe, and behind which gateways clients see what it does."""

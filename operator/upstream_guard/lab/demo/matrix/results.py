@@ -35,6 +35,7 @@ class Course:
         failed_before: Requests that had failed before the change began: none of its doing.
         change_seconds: How long the change took.
         starts: Seconds from each pod's start to its first answer, as the predictor was told.
+        slowest: Seconds of the longest answer that was not a failure: a gateway may wait a gap out.
     """
 
     prediction: Prediction
@@ -44,6 +45,7 @@ class Course:
     failed_before: int
     change_seconds: float
     starts: tuple[float, ...]
+    slowest: float = 0.0
 
     @property
     def failed(self) -> int:

@@ -168,14 +168,16 @@ class Trials:
             until=until,
         )
         observed, before = observe(records, prediction)
+        total = tally.tally(records)
         course = Course(
             prediction=prediction,
             observed=observed,
             requests=len(records),
-            statuses=tally.tally(records).statuses,
+            statuses=total.statuses,
             failed_before=before,
             change_seconds=round(change_ended - made_at, 3),
             starts=starts,
+            slowest=round(total.slowest, 3),
         )
         return asked, course
 
