@@ -35,6 +35,7 @@ PROFILE = through_cluster_ip(
         answers=to_cluster_ip(retrying(complete(_ANSWERS), {Cause.KEEPALIVE_RACE})),
         keepalive_idle=120.0,
         reuses=True,
+        replays=True,
         # Documentation: 3 s to connect, no limit for a response.
         connect_timeout=3.0,
         read_timeout=math.inf,

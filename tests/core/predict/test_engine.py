@@ -188,6 +188,24 @@ def test_reused_connections_meet_few_fresh_picks() -> None:
         assert 0 < few < lost(predict(plain, NGINX, ROLLOUT, facts(), 0.0)) / 5
 
 
+def test_an_empty_list_behind_a_cluster_ip_delays_before_it_fails() -> None:
+    recreate = state(probe=PROBE, hook=2.0, strategy=Strategy(StrategyKind.RECREATE))
+    assert "recreate-strategy" not in risks(predict(recreate, NGINX, ROLLOUT, facts(), 0.0))
+    hasty = replace(NGINX, behaviour=replace(NGINX.behaviour, connect_timeout=0.5))
+    assert "recreate-strategy" in risks(predict(recreate, hasty, ROLLOUT, facts(), 0.0))
+    # After seven seconds no SYN is left that would come in time.
+    slow = predict(recreate, NGINX, ROLLOUT, facts(12.0), 0.0)
+    assert "recreate-strategy" in risks(slow)
+
+
+def test_what_breaks_off_is_sent_again_where_the_gateway_replays() -> None:
+    kept = state(probe=PROBE, hook=2.0)
+    slow = facts(response=2.0)
+    caddy = replace(NGINX, behaviour=replace(NGINX.behaviour, reuses=True, replays=True))
+    assert "sigterm-drops-requests" in risks(predict(kept, NGINX, ROLLOUT, slow, 0.0))
+    assert risks(predict(kept, caddy, ROLLOUT, slow, 0.0)) == set()
+
+
 def test_a_busy_cluster_makes_every_change_wait() -> None:
     busy = facts()
     busy = replace(busy, platform=replace(busy.platform, other_changes=10.0))

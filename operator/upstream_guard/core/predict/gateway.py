@@ -42,6 +42,8 @@ class Behaviour:
         retry_pause: Seconds between these tries.
         reuses: Requests of different clients share upstream connections. To a ClusterIP, which picks
             a pod per connection, few requests then meet a fresh pick.
+        replays: A request that broke off on a reused connection is sent again (Go's transport, for
+            methods that may be repeated).
     """
 
     answers: Mapping[Cause, Answer] = field(default_factory=dict)
@@ -53,6 +55,7 @@ class Behaviour:
     refused_retries: int = 0
     retry_pause: float = 0.0
     reuses: bool = False
+    replays: bool = False
 
 
 UNKNOWN_ANSWER: Final = Answer(502, "not known for this gateway")

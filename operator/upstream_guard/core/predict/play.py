@@ -99,6 +99,7 @@ class Play:
         unavailable: As the controller computes it from `maxUnavailable`.
         evictable: Pods that a drain may take away at once; 0 where the budget allows none.
         pool_seconds: Upstream connections that are kept and reused, over the rate of requests.
+        patience: Seconds for which a request to an empty list waits and may still be served.
     """
 
     kind: ChangeKind
@@ -120,6 +121,8 @@ class Play:
     hidden_retries: int
     retry_pause: float
     pool_seconds: float
+    replays: bool
+    patience: float
     restarts: int
     samples: int
     others: int = 0
@@ -160,6 +163,8 @@ def make_play(state: State, gateway: Gateway, change: Change, facts: Facts) -> P
         hidden_retries=gateway.behaviour.refused_retries,
         retry_pause=gateway.behaviour.retry_pause,
         pool_seconds=_pool_seconds(gateway, facts),
+        replays=gateway.behaviour.replays,
+        patience=_patience(gateway),
         restarts=change.restarts,
         samples=facts.samples,
         others=min(sum(pods_before(state, w) for w in state.workloads[1:]), MAX_PODS),
@@ -175,6 +180,23 @@ def pods_before(state: State, workload: Workload) -> int:
         return UNKNOWN_NODES
     least = (a.min_replicas for a in state.autoscalers if a.target == workload.text)
     return max(workload.replicas, *least, 0)
+
+
+SYN_REPEATS: Final = (1.0, 3.0, 7.0)
+"""Seconds after which Linux sends a SYN again that nobody answered (RFC 6298, from 1 s, doubling)."""
+CLIENT_PATIENCE: Final = 10.0
+"""Seconds for which clients are assumed to wait."""
+
+
+def _patience(gateway: Gateway) -> float:
+    """kube-proxy drops connections to a ClusterIP without endpoints; a later SYN may find one.
+
+    Other gateways answer at once that there is nobody.
+    """
+    if not gateway.facts.via_cluster_ip:
+        return 0.0
+    limit = min(gateway.behaviour.connect_timeout or CLIENT_PATIENCE, CLIENT_PATIENCE)
+    return max((at for at in SYN_REPEATS if at < limit), default=0.0)
 
 
 def _pool_seconds(gateway: Gateway, facts: Facts) -> float:

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from upstream_guard.core.predict.draws import Draw
@@ -50,7 +50,26 @@ def failures(play: Play, draw: Draw, lives: Sequence[Life]) -> list[Stretch]:
     )
     points = sorted({0.0, *(t for t in turns if -HORIZON < t < HORIZON)})
     stretches = [s for begin, until in _pairs(points) for s in _between(play, lives, begin, until)]
+    if play.patience > 0:
+        stretches = _patient(play.patience, stretches)
     return sorted(stretches, key=lambda s: (s.begin, s.until, s.fault))
+
+
+def _patient(patience: float, stretches: list[Stretch]) -> list[Stretch]:
+    """Requests to an empty list hang; those sent within `patience` of its end are served late."""
+    result: list[Stretch] = []
+    begin = end = FOREVER
+    for stretch in reversed(stretches):
+        if stretch.fault is not Fault.EMPTY:
+            result.append(stretch)
+            continue
+        if stretch.until != begin:  # not the earlier part of the gap that was just seen
+            end = stretch.until
+        begin = stretch.begin
+        until = min(stretch.until, end - patience)
+        if until > begin:
+            result.append(replace(stretch, until=until, seconds=until - begin))
+    return result
 
 
 def program(play: Play, draw: Draw, lives: Sequence[Life]) -> None:
@@ -122,6 +141,8 @@ def _between(play: Play, lives: Sequence[Life], begin: float, until: float) -> l
     bad, broken = _faults(used, middle)
     if play.pool_seconds > 0:
         del broken[Fault.LYING]  # nobody opens a connection to a new pod while the old ones last
+    if play.replays:
+        del broken[Fault.DROPPED], broken[Fault.KILLED]
     shares = {fault: count / len(used) for fault, count in broken.items()}
     stretches = [Stretch(begin, until, s, s * (until - begin), f) for f, s in shares.items()]
     if not bad:
