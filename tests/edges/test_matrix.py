@@ -220,6 +220,17 @@ class TestResults:
             "hits": 1, "false_alarms": 0, "misses": 0, "rests": 1,
         }  # fmt: skip
 
+    def test_a_single_lost_request_can_be_written_down(self, tmp_path: Path) -> None:
+        """Its window lasts 0 s, of which no error is a finite share."""
+        path = tmp_path / "matrix.json"
+        once = result(CASES[0], 1, window())
+        lost = replace(once.course.observed[0], duration=0.0)
+        once = replace(once, course=replace(once.course, observed=(lost,)))
+        ResultFile(path, CASES).add(once)
+        assert results.read(path) == [once]
+        assert report.markdown([once], rate=100, picture="matrix.png")
+        assert not all(reached for reached, _ in report.goals(report.scorecard([once])))
+
     def test_results_of_another_matrix_are_refused(self, tmp_path: Path) -> None:
         path = tmp_path / "matrix.json"
         ResultFile(path, CASES).add(result(CASES[0]))

@@ -169,6 +169,10 @@ class TestScore:
         card = score([Trial(prediction(), (seen(101, duration=4),))])
         assert (card.duration_error, card.duration_share, card.duration_right) == (4, 1, 0)
 
+    def test_of_a_window_with_one_lost_request_there_is_no_share(self) -> None:
+        card = score([Trial(prediction(window()), (seen(101, duration=0, lost=1),))])
+        assert (card.duration_error, card.duration_share, card.duration_right) == (2, None, 0)
+
     def test_the_naive_rule_is_scored_where_it_was_asked(self) -> None:
         said = prediction(window())
         trials = [

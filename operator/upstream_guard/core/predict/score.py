@@ -224,7 +224,8 @@ class Scorecard:
         lead: Median seconds from the prediction to the first failed request.
         duration_error: Median absolute error of the duration where a window opened, seconds; a
             window that nobody announced counts as predicted with 0 s.
-        duration_share: The same as a share of the observed duration.
+        duration_share: The same as a share of the observed duration; None also where most windows
+            lasted 0 s, of which there is no share.
         duration_right: Share of the windows that opened with a duration within 30 % or 0.3 s.
         lost_right: Share with lost requests within a factor of two, or inside the Poisson interval
             where fewer than ten were lost; of the changes with a window predicted or opened.
@@ -281,7 +282,7 @@ def score(trials: Iterable[Trial]) -> Scorecard:
         naive=_confusion(asked, lambda trial: bool(trial.naive)),
         lead=_median([trial.lead for trial in known if trial.lead is not None]),
         duration_error=_median([abs(trial.duration_error) for trial in opened]),
-        duration_share=_median([trial.duration_share for trial in opened]),
+        duration_share=_finite(_median([trial.duration_share for trial in opened])),
         duration_right=_share([trial.duration_right for trial in opened]),
         lost_right=_share([trial.lost_right for trial in either]),
     )
@@ -345,6 +346,10 @@ def _confusion(trials: Sequence[Trial], said: Callable[[Trial], bool]) -> Confus
 
 def _median(values: Sequence[float]) -> float | None:
     return median(values) if values else None
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _share(values: Sequence[bool]) -> float | None:
