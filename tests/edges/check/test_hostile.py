@@ -3,6 +3,7 @@
 import copy
 import json
 import random
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -198,3 +199,20 @@ def test_random_specs(kind: tuple[str, str], spec: object, metadata: object) -> 
 def test_random_bytes(raw: bytes) -> None:
     result = CliRunner().invoke(command, ["-"], input=raw)
     assert result.exception is None or isinstance(result.exception, SystemExit)
+
+
+def test_a_thousand_apps_behind_a_thousand_services_end() -> None:
+    both = "".join(
+        f"apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: d{n}}}\nspec: {{selector: {{matchLabels: "
+        "{a: b}}, template: {metadata: {labels: {a: b}}, spec: {containers: [{name: c, image: x}]}}}\n---\n"
+        f"apiVersion: v1\nkind: Service\nmetadata: {{name: s{n}}}\nspec: {{selector: {{a: b}}, ports: [{{port: 80}}]}}\n---\n"
+        for n in range(300)
+    )
+    begin = time.process_time()
+    result = CliRunner().invoke(command, ["-", "-q", "--fail-on", "never"], input=both)
+    assert result.exit_code == 0
+    assert time.process_time() - begin < 30
+    assert (
+        "Service default/s0 has 300 workloads"
+        in CliRunner().invoke(command, ["-"], input=both).stderr
+    )

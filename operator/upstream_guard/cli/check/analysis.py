@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import groupby
-from typing import Final
+from typing import Any, Final
 
 from upstream_guard.cli.check.objects import Located, Location, ObjectKey, Trouble
 from upstream_guard.cli.check.report import RANKS
@@ -25,9 +25,16 @@ from upstream_guard.gateways import PROFILES, discover
 from upstream_guard.gateways.behaviour import model_of
 from upstream_guard.resources.manifests import read_world, settle_drain
 
-MOST: Final = 20
-"""Objects of one sort around one Service that are looked at: what is more is no manifest of this world,
-and the time that rules take grows with its square."""
+MOST: Final[Mapping[str, int]] = {
+    "workloads": 20,
+    "routes": 100,
+    "budgets": 100,
+    "autoscalers": 100,
+    "policies": 100,
+    "quotas": 100,
+}
+"""Fields of a state, and how much of each is looked at. More is no manifest of this world, and the time
+that rules take grows with the square of it."""
 
 Tracker = Callable[[Sequence[State]], Iterable[State]]
 """Passes states on, and may show how far it is."""
@@ -175,29 +182,14 @@ def _models(gateways: tuple[GatewayFacts, ...]) -> tuple[Gateway, ...]:
 
 def _bounded(state: State, troubles: list[Trouble]) -> State:
     """The state without what is too much of one sort; says so."""
-    sorts = {
-        "workloads": state.workloads,
-        "routes": state.routes,
-        "PodDisruptionBudgets": state.budgets,
-        "autoscalers": state.autoscalers,
-        "NetworkPolicies": state.policies,
-        "ResourceQuotas": state.quotas,
-    }
-    for name, found in sorts.items():
-        if len(found) > MOST:
-            text = f"Service {state.service.ref} has {len(found)} {name}: {MOST} are looked at"
+    cut: dict[str, Any] = {}
+    for name, most in MOST.items():
+        found = getattr(state, name)
+        if len(found) > most:
+            cut[name] = found[:most]
+            text = f"Service {state.service.ref} has {len(found)} {name}: {most} are looked at"
             troubles.append(Trouble(Location(""), text, fatal=False))
-    if all(len(found) <= MOST for found in sorts.values()):
-        return state
-    return replace(
-        state,
-        workloads=state.workloads[:MOST],
-        routes=state.routes[:MOST],
-        budgets=state.budgets[:MOST],
-        autoscalers=state.autoscalers[:MOST],
-        policies=state.policies[:MOST],
-        quotas=state.quotas[:MOST],
-    )
+    return replace(state, **cut) if cut else state
 
 
 def _gateways(state: State, world: World, products: Iterable[str]) -> tuple[GatewayFacts, ...]:
