@@ -36,6 +36,9 @@ class Stretch:
 def failures(play: Play, draw: Draw, lives: Sequence[Life]) -> list[Stretch]:
     """All stretches of one future, in order of time."""
     program(play, draw, lives)
+    failing = _failing(lives)
+    if not failing and _is_always_used(lives):
+        return []
     turns = (
         t
         for life in lives
@@ -49,7 +52,12 @@ def failures(play: Play, draw: Draw, lives: Sequence[Life]) -> list[Stretch]:
         )
     )
     points = sorted({0.0, *(t for t in turns if -HORIZON < t < HORIZON)})
-    stretches = [s for begin, until in _pairs(points) for s in _between(play, lives, begin, until)]
+    stretches = [
+        s
+        for begin, until in _pairs(points)
+        if not _is_sound((begin + until) / 2, lives, failing)
+        for s in _between(play, lives, begin, until)
+    ]
     if play.patience > 0:
         stretches = _patient(play.patience, stretches)
     return sorted(stretches, key=lambda s: (s.begin, s.until, s.fault))
@@ -129,6 +137,30 @@ def _throttled(play: Play, draw: Draw, changes: list[_Entry]) -> list[_Entry]:
 
 def _pairs(points: list[float]) -> list[tuple[float, float]]:
     return list(zip(points, [*points[1:], HORIZON], strict=True))
+
+
+def _failing(lives: Sequence[Life]) -> list[tuple[float, float]]:
+    """When each life is used although requests to it fail; most are never."""
+    early = [(x.used_from, min(x.serves_from, x.used_until)) for x in lives]
+    late = [(max(x.used_from, min(x.serves_until, x.lost_from)), x.used_until) for x in lives]
+    return [(begin, until) for begin, until in (*early, *late) if begin < until]
+
+
+def _is_always_used(lives: Sequence[Life]) -> bool:
+    """Whether the list is never empty."""
+    until = -HORIZON
+    for begin, end in sorted((life.used_from, life.used_until) for life in lives):
+        if begin > until:
+            return False
+        until = max(until, end)
+    return until >= HORIZON
+
+
+def _is_sound(at: float, lives: Sequence[Life], failing: Sequence[tuple[float, float]]) -> bool:
+    """Whether some pod is used and no used one fails: most of the time, so it is worth asking first."""
+    return not any(begin <= at < until for begin, until in failing) and any(
+        life.used_from <= at < life.used_until for life in lives
+    )
 
 
 def _between(play: Play, lives: Sequence[Life], begin: float, until: float) -> list[Stretch]:
