@@ -13,6 +13,7 @@ import threading
 import time
 import urllib.request
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -426,3 +427,84 @@ def _writes(text: str) -> dict[str, float]:
         for line in text.splitlines()
         if line.startswith("upstream_guard_api_writes_total") and "leases" not in line
     }
+
+
+def deployment(namespace: str, port: int, replicas: int = 3) -> dict:
+    """A Deployment that nobody controls; without probe and hook, so that each change loses requests."""
+    app = {"name": "app", "image": "none.invalid/app", "ports": [{"containerPort": port}]}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "shop", "namespace": namespace},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": "shop"}},
+            "template": {
+                "metadata": {"labels": {"app": "shop"}},
+                "spec": {"containers": [app]},
+            },
+        },
+    }
+
+
+def complete(cluster) -> None:
+    """The Deployment's status, as its controller writes it at the end of a rollout."""
+    found = cluster.get("deployment", "shop")
+    wanted = found["spec"]["replicas"]
+    numbers = {"replicas": wanted, "updatedReplicas": wanted, "availableReplicas": wanted}
+    status = {"observedGeneration": found["metadata"]["generation"], **numbers}
+    status["readyReplicas"] = wanted
+    result = cluster.api.kubectl(
+        "patch", "deployment", "shop", "-n", cluster.namespace,
+        "--subresource=status", "--type=merge", "-p", json.dumps({"status": status}),
+    )  # fmt: skip
+    assert result.ok, result.err
+
+
+def predictions(cluster) -> list[dict]:
+    return (cluster.get("ug", "shop").get("status") or {}).get("predictions") or []
+
+
+@pytest.mark.parametrize(
+    ("command", "change", "action"),
+    [
+        (("rollout", "restart", "deployment/shop"), "rollout", "PredictRollout"),
+        (("scale", "deployment/shop", "--replicas=1"), "scale-in", "PredictScaleIn"),
+    ],
+)
+def test_a_change_is_told_from_the_spec_alone_and_closed_by_its_end(
+    api, cluster, command, change, action, record_property
+):
+    cluster.service()
+    api.apply(deployment(cluster.namespace, cluster.port))
+    complete(cluster)
+    for name in "abc":
+        cluster.pod(name)
+    with operator(api):
+        cluster.guard(upstreamList={"mode": "Observe"}, drain={"mode": "Off"})
+        poll("the standing risks", lambda: "RisksFound" in cluster.reasons())
+        poll("the review", lambda: (cluster.get("ug", "shop").get("status") or {}).get("risks"))
+        assert cluster.condition("shop", "AtRisk")["status"] == "True"
+        assert "WindowPredicted" not in cluster.reasons()
+
+        result = api.kubectl("-n", cluster.namespace, *command)
+        assert result.ok, result.err
+        written = time.time()
+        event = poll(
+            "the event",
+            lambda: next((e for e in cluster.events() if e["reason"] == "WindowPredicted"), None),
+        )
+        told = datetime.fromisoformat(event["eventTime"]).timestamp()
+        record_property("seconds_after_kubectl_returned", round(told - written, 3))
+        print(f"{change}: told {told - written:+.3f} s after kubectl had returned")
+        assert event["action"] == action
+        assert event["related"]["name"] == "shop"
+        # No pod has changed: nobody controls this Deployment.
+        entry = poll("the status", lambda: predictions(cluster))[0]
+        assert (entry["change"], entry["subject"]) == (change, "deployment/shop")
+        assert entry["began"] <= entry["madeAt"]
+
+        complete(cluster)
+        poll("the end", lambda: not predictions(cluster))
+        poll("the risks stay", lambda: (cluster.get("ug", "shop")["status"]).get("risks"))
+        assert [e["reason"] for e in cluster.events()].count("WindowPredicted") == 1
