@@ -472,9 +472,7 @@ def predictions(cluster) -> list[dict]:
         (("scale", "deployment/shop", "--replicas=1"), "scale-in", "PredictScaleIn"),
     ],
 )
-def test_a_change_is_told_from_the_spec_alone_and_closed_by_its_end(
-    api, cluster, command, change, action, record_property
-):
+def test_a_change_is_told_from_its_spec(api, cluster, command, change, action, record_property):
     cluster.service()
     api.apply(deployment(cluster.namespace, cluster.port))
     complete(cluster)
