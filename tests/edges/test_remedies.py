@@ -155,7 +155,7 @@ SPOILT: list[tuple[str, Spoil]] = [
     ("no-readiness-probe", lambda o: app(o).pop("readinessProbe")),
     (
         "readiness-probe-elsewhere",
-        lambda o: app(o).update(readinessProbe={"httpGet": {"path": "/x", "port": 9000}}),
+        lambda o: app(o).update(readinessProbe={"tcpSocket": {"port": 9000}}),
     ),
     (
         "readiness-probe-elsewhere",

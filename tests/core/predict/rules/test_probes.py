@@ -95,10 +95,17 @@ def test_a_probe_of_another_port() -> None:
 
 def test_the_old_handler_goes_when_the_new_one_is_of_another_type() -> None:
     asking = container(readiness=http_probe(9000, "/start"))
-    found = only("readiness-probe-elsewhere", state(workload(asking)))
+    known = facts(readiness_lies=seconds(1.0))
+    found = only("readiness-probe-elsewhere", state(workload(asking)), known)
     assert patch_of(found) == readiness_patch(
         httpGet=None, tcpSocket={"port": 8080}, periodSeconds=1
     )
+
+
+def test_a_request_to_another_port_is_not_replaced_by_a_mere_connection() -> None:
+    asking = container(readiness=http_probe(13133, "/"))
+    found = only("readiness-probe-elsewhere", state(workload(asking)))
+    assert (found.severity, found.remedy) == (Severity.WARNING, None)
 
 
 def test_a_health_port_of_the_same_process_is_only_worth_knowing() -> None:

@@ -108,7 +108,7 @@ def _http_handler(
 
 
 def readiness_probe_elsewhere(
-    state: State, _gateways: tuple[Gateway, ...], _facts: Facts
+    state: State, _gateways: tuple[Gateway, ...], facts: Facts
 ) -> Iterator[Finding]:
     """The probe asks a port that traffic never meets, or one that does not exist.
 
@@ -126,7 +126,8 @@ def readiness_probe_elsewhere(
             if asked is None:
                 yield _unknown_probe_port(workload, container, probe, port)
             elif asked not in numbers and not _is_asked(workload, container, numbers):
-                yield _another_port(workload, container, asked, port)
+                is_known_to_lie = facts.app.readiness_lies.value > 0
+                yield _another_port(workload, container, asked, port, is_known_to_lie)
 
 
 def _is_asked(workload: Workload, container: Container, numbers: frozenset[int]) -> bool:
@@ -160,25 +161,26 @@ def _unknown_probe_port(
     )
 
 
-def _another_port(workload: Workload, container: Container, asked: int, port: int) -> Finding:
+def _another_port(
+    workload: Workload, container: Container, asked: int, port: int, is_known_to_lie: bool
+) -> Finding:
     probe = container.readiness
     kind = probe.kind if probe is not None else HookKind.TCP
     owner = _owner(workload, asked)
     is_foreign = owner is not None and owner is not container
     whose = f", which is a port of container `{owner.name}`," if is_foreign and owner else ""
     fields = {kind.value: None, **_handler(container, port), "periodSeconds": 1}
-    is_health_port = not is_foreign and _is_health_port(container, asked)
-    is_chosen = owner is container or is_health_port
     mend: Mend = container_patch(
         workload,
         container,
         {"readinessProbe": fields},
         f"the probe asks port {port}, at which traffic arrives",
     )
-    if is_chosen:
+    if kind is not HookKind.TCP and not is_foreign and not is_known_to_lie:
         # Such a check mostly knows more of the app than a connection to its port would tell, and
         # another Service may lead to the port that it asks.
         mend = f"keep the probe where its answer depends on port {port}, else let it ask that port"
+    is_minor = not is_foreign and _is_health_port(container, asked)
     return report(
         "readiness-probe-elsewhere",
         in_container(workload, container, f"readinessProbe.{kind}.port"),
@@ -186,7 +188,7 @@ def _another_port(workload: Workload, container: Container, asked: int, port: in
         f"arrives at port {port}: the pod may be ready before that one answers",
         mend,
         _STARTS,
-        Severity.INFO if is_health_port else Severity.WARNING,
+        Severity.INFO if is_minor else Severity.WARNING,
     )
 
 
