@@ -308,6 +308,15 @@ def _assert_mended(check: Check) -> None:
     assert check("shop.yaml").exit_code == 0
 
 
+def test_each_overlay_is_fixed(check: Check) -> None:
+    for name in ("base", "prod"):
+        Path(name).mkdir()
+        Path(name, "shop.yaml").write_text(SHOP)
+    assert "2 files changed" in check("base", "prod", "--write").stderr
+    for name in ("base", "prod"):
+        assert "readinessProbe:" in Path(name, "shop.yaml").read_text()
+
+
 def test_what_is_not_a_file_is_printed_as_patch(check: Check) -> None:
     result = check("-", "--fix", stdin=SHOP)
     patches = list(yaml.safe_load_all(result.stdout))

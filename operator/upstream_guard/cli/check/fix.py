@@ -46,20 +46,27 @@ class Plan:
 
 
 def repairs_of(found: Iterable[Found]) -> Iterator[Repair]:
-    """Every remedy once; of several that set the same number the larger is taken."""
-    chosen: dict[tuple[str, str, str, str], tuple[Remedy, str, Found]] = {}
+    """Every remedy once for each file; of several that set the same number the larger is taken."""
+    chosen: dict[tuple[str, ...], Repair] = {}
     for one in found:
         for remedy, risk in _remedies(one.problem):
-            key = (remedy.kind, str(remedy.ref), remedy.patch_kind, _shape(remedy.patch))
+            located = _located(one, remedy)
+            source = located.source.name if located is not None else ""
+            patch = remedy.patch
+            key = (source, remedy.kind, str(remedy.ref), remedy.patch_kind, _shape(patch))
             known = chosen.get(key)
-            if known is None or _weight(remedy.patch) > _weight(known[0].patch):
-                chosen[key] = (remedy, risk, one)
-    for remedy, risk, one in chosen.values():
-        located = object_of(one.objects, remedy.kind, remedy.ref)
-        if located is None and remedy.patch_kind is PatchKind.CREATE:
-            finding = one.problem.finding
-            located = object_of(one.objects, finding.kind, finding.ref)
-        yield Repair(remedy, risk, located)
+            if known is None or _weight(patch) > _weight(known.remedy.patch):
+                chosen[key] = Repair(remedy, risk, located)
+    yield from chosen.values()
+
+
+def _located(one: Found, remedy: Remedy) -> Located | None:
+    """The object that the remedy changes; for a new one the object that it is made for."""
+    located = object_of(one.objects, remedy.kind, remedy.ref)
+    if located is None and remedy.patch_kind is PatchKind.CREATE:
+        finding = one.problem.finding
+        return object_of(one.objects, finding.kind, finding.ref)
+    return located
 
 
 def _remedies(problem: Problem) -> Iterator[tuple[Remedy, str]]:
