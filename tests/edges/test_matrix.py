@@ -61,9 +61,15 @@ class TestGenerator:
         assert {case.gateway for case in cases} == set(ALL)
         assert {case.change for case in cases} >= {
             ChangeKind.ROLLOUT, ChangeKind.SCALE_IN, ChangeKind.POD_DELETION,
-            ChangeKind.NODE_DRAIN, ChangeKind.CRASH,
+            ChangeKind.NODE_DRAIN,
         }  # fmt: skip
         assert {case.replicas for case in cases} == {1, 2, 3, 4}
+
+    def test_crashes_are_drawn_too_if_not_by_every_seed(self) -> None:
+        drawn = [
+            any(c.change is ChangeKind.CRASH for c in generate(n, 150, ALL)) for n in range(10)
+        ]
+        assert sum(drawn) >= 7
 
     @given(st.integers(0, 2**32), st.integers(1, 40), st.integers(1, 40))
     def test_the_same_seed_draws_the_same_cases(self, seed: int, few: int, more: int) -> None:
