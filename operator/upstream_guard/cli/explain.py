@@ -10,7 +10,7 @@ from upstream_guard.core.causes import Cause
 from upstream_guard.core.predict.risks import RISKS
 
 
-@click.command("explain")
+@click.command("explain", context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("name", metavar="[ID]", required=False)
 def command(name: str | None) -> None:
     """Explain a finding: what it is, how it looks at each gateway, how to see it, how to fix it.

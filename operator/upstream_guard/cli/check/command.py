@@ -90,7 +90,7 @@ class _Number(click.FloatRange):
         return number
 
 
-@click.command("check")
+@click.command("check", context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
 @click.option(
     "-f",
