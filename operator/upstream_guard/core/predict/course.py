@@ -5,7 +5,7 @@ from types import MappingProxyType
 from typing import Final
 
 from upstream_guard.core.predict.draws import Draw
-from upstream_guard.core.predict.lives import FOREVER, NUMBER, Life, born, crash, end, lose
+from upstream_guard.core.predict.lives import FOREVER, Life, Number, born, crash, end, lose
 from upstream_guard.core.predict.play import Play, Replacement
 from upstream_guard.core.predict.state import ChangeKind
 
@@ -15,7 +15,7 @@ MAX_STEPS: Final = 10_000
 def run(play: Play, draw: Draw) -> list[Life]:
     """The lives of all pods, old and new, through one future of the change."""
     old = [Life() for _ in range(play.replicas)]
-    course = _COURSES.get(play.kind)
+    course = COURSES.get(play.kind)
     return old if course is None else course(play, draw, old)
 
 
@@ -33,7 +33,7 @@ def _rollout(play: Play, draw: Draw, old: list[Life]) -> list[Life]:
 
 def _surge(play: Play, draw: Draw, old: list[Life]) -> list[Life]:
     """A Deployment's rolling update (kubernetes/pkg/controller/deployment/rolling.go)."""
-    step = draw.of(play.platform.reconcile, NUMBER.RECONCILE)
+    step = draw.of(play.platform.reconcile, Number.RECONCILE)
     wanted = play.replicas
     staying, new, now = list(old), list[Life](), 0.0
     for _ in range(MAX_STEPS):
@@ -55,13 +55,13 @@ def _recreate(play: Play, draw: Draw, old: list[Life]) -> list[Life]:
     """New pods only once every old one is gone."""
     for pod, life in enumerate(old):
         end(play, draw, life, 0.0, pod)
-    gone = max(life.gone for life in old) + draw.of(play.platform.reconcile, NUMBER.RECONCILE)
+    gone = max(life.gone for life in old) + draw.of(play.platform.reconcile, Number.RECONCILE)
     return old + [born(play, draw, gone, len(old) + pod) for pod in range(len(old))]
 
 
 def _in_place(play: Play, draw: Draw, old: list[Life]) -> list[Life]:
     """A StatefulSet or DaemonSet: `unavailable` pods at a time, each gone before its successor."""
-    step = draw.of(play.platform.reconcile, NUMBER.RECONCILE)
+    step = draw.of(play.platform.reconcile, Number.RECONCILE)
     lives, now = list(old), 0.0
     width = max(1, play.unavailable)
     for first in range(0, len(old), width):
@@ -91,7 +91,7 @@ def _deletion(play: Play, draw: Draw, old: list[Life]) -> list[Life]:
 
 def _drain(play: Play, draw: Draw, old: list[Life]) -> list[Life]:
     """Evicted one after the other; a budget makes each wait for the successors of those before."""
-    pause = draw.of(play.platform.evict, NUMBER.EVICT)
+    pause = draw.of(play.platform.evict, Number.EVICT)
     lives, recovering, now = list(old), list[float](), 0.0
     if play.evictable <= 0:
         return lives
@@ -114,7 +114,7 @@ def _successor(play: Play, draw: Draw, life: Life, at: float, pod: int) -> list[
     if play.replacement is Replacement.NONE:
         return []
     late = life.gone if play.replacement is Replacement.IN_PLACE else at
-    return [born(play, draw, late + draw.of(play.platform.reconcile, NUMBER.RECONCILE), pod)]
+    return [born(play, draw, late + draw.of(play.platform.reconcile, Number.RECONCILE), pod)]
 
 
 def _crash(play: Play, draw: Draw, old: list[Life]) -> list[Life]:
@@ -127,7 +127,7 @@ def _node_loss(play: Play, draw: Draw, old: list[Life]) -> list[Life]:
     return old
 
 
-_COURSES: Final[Mapping[ChangeKind, Callable[[Play, Draw, list[Life]], list[Life]]]] = (
+COURSES: Final[Mapping[ChangeKind, Callable[[Play, Draw, list[Life]], list[Life]]]] = (
     MappingProxyType(
         {
             ChangeKind.ROLLOUT: _rollout,

@@ -78,7 +78,7 @@ def predict(
     if fixed is not None:
         return fixed
     play = make_play(state, gateway, change, facts)
-    if play is None or play.kind not in _PLAYED:
+    if play is None or play.kind not in course.COURSES:
         return ()
     case = _Case(gateway, change, facts, play)
     windows = (
@@ -101,18 +101,6 @@ def likely_changes(state: State) -> tuple[Change, ...]:
     if workload.kind != "DaemonSet":
         changes.append(Change(ChangeKind.NODE_DRAIN))
     return tuple(changes)
-
-
-_PLAYED: Final = frozenset(
-    {
-        ChangeKind.ROLLOUT,
-        ChangeKind.SCALE_IN,
-        ChangeKind.POD_DELETION,
-        ChangeKind.NODE_DRAIN,
-        ChangeKind.NODE_LOSS,
-        ChangeKind.CRASH,
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ class Fault(StrEnum):
     """It was killed with requests in flight."""
 
 
-class _Number:
+class Number:
     """The dimension of each uncertain number, so that no two move together."""
 
     CREATE = 1
@@ -64,9 +64,6 @@ class _Number:
     NOTICE = 18
     BUSY = 19
     PHASE = 20
-
-
-NUMBER: Final = _Number
 
 
 @dataclass(slots=True)
@@ -111,31 +108,31 @@ def bystanders(play: Play) -> list[Life]:
 
 def born(play: Play, draw: Draw, at: float, pod: int) -> Life:
     """A new pod, decided for at `at`."""
-    started = at + draw.of(play.platform.create, NUMBER.CREATE, pod)
+    started = at + draw.of(play.platform.create, Number.CREATE, pod)
     return _started(play, draw, started, pod)
 
 
 def _started(play: Play, draw: Draw, started: float, pod: int) -> Life:
-    serves = started + draw.of(play.app.start, NUMBER.START)
+    serves = started + draw.of(play.app.start, Number.START)
     ready = _ready(play, draw, started, serves, pod)
-    listed = ready + draw.of(play.platform.ready_to_slice, NUMBER.SLICE, pod)
-    lies = draw.of(play.readying.lies, NUMBER.LIES) if not play.readying.elsewhere else 0.0
+    listed = ready + draw.of(play.platform.ready_to_slice, Number.SLICE, pod)
+    lies = draw.of(play.readying.lies, Number.LIES) if not play.readying.elsewhere else 0.0
     return Life(ready_at=ready, listed=listed, listens_from=serves - lies, serves_from=serves)
 
 
 def _ready(play: Play, draw: Draw, started: float, serves: float, pod: int) -> float:
     """When the pod counts as ready: by the kubelet's probe, and by the guard's gate."""
     readying = play.readying
-    noticed = started + draw.of(play.platform.notice, NUMBER.NOTICE, pod)
+    noticed = started + draw.of(play.platform.notice, Number.NOTICE, pod)
     ready = noticed
     if readying.probed:
-        passes = max(started + readying.initial_delay, serves - draw.of(readying.lies, NUMBER.LIES))
+        passes = max(started + readying.initial_delay, serves - draw.of(readying.lies, Number.LIES))
         # The worker ticks since the pod was bound, some time before its container started.
-        begun = started - 0.2 - 0.8 * draw.quantile(NUMBER.TICK, pod)
+        begun = started - 0.2 - 0.8 * draw.quantile(Number.TICK, pod)
         ready = _probed(begun, readying.startup_period or readying.period, noticed, passes)
         ready += (readying.successes - 1) * readying.period
     if readying.gated:
-        seen = serves + readying.gate_interval * (0.5 + draw.quantile(NUMBER.GATE, pod))
+        seen = serves + readying.gate_interval * (0.5 + draw.quantile(Number.GATE, pod))
         ready = max(ready, seen)
     return ready
 
@@ -154,15 +151,15 @@ def end(play: Play, draw: Draw, life: Life, at: float, pod: int) -> None:
     """Delete a pod at `at`: the list forgets it while the kubelet stops it."""
     stopping, app = play.stopping, play.app
     life.terminating = at
-    life.delisted = at + draw.of(play.platform.ready_to_slice, NUMBER.SLICE, pod)
-    told = at + draw.of(play.platform.stop, NUMBER.STOP, pod)
+    life.delisted = at + draw.of(play.platform.ready_to_slice, Number.SLICE, pod)
+    told = at + draw.of(play.platform.stop, Number.STOP, pod)
     hook = stopping.hook or 0.0
     sigterm = told + min(hook, stopping.grace)
     killed = sigterm + max(stopping.grace - hook, MIN_SHUTDOWN)
-    response = draw.of(app.response, NUMBER.RESPONSE, pod)
+    response = draw.of(app.response, Number.RESPONSE, pod)
     stops, drains = _on_sigterm(play, draw, sigterm, killed)
     life.serves_until = min(life.serves_until, stops)
-    needs = max(response, draw.of(app.drain, NUMBER.DRAIN)) if drains else 0.0
+    needs = max(response, draw.of(app.drain, Number.DRAIN)) if drains else 0.0
     life.gone = min(life.serves_until + needs, killed) + KILL_NOTICE
     life.lost_from = (killed if drains else life.serves_until) - response
     exits = app.shutdown is Shutdown.EXITS
@@ -173,7 +170,7 @@ def _on_sigterm(play: Play, draw: Draw, sigterm: float, killed: float) -> tuple[
     """(when the app stops accepting, whether it then finishes what is under way)."""
     match play.app.shutdown:
         case Shutdown.LINGERS:
-            return min(sigterm + draw.of(play.app.linger, NUMBER.LINGER), killed), True
+            return min(sigterm + draw.of(play.app.linger, Number.LINGER), killed), True
         case Shutdown.IGNORES:
             return killed, False
         case Shutdown.EXITS:
@@ -186,15 +183,15 @@ def crash(play: Play, draw: Draw, life: Life, pod: int) -> Life:
     """A pod's container ends at 0 and is started again; returns the life that follows in the pod."""
     life.serves_until = 0.0
     life.late = Fault.CRASHED
-    life.lost_from, life.drop = -draw.of(play.app.response, NUMBER.RESPONSE, pod), Fault.CRASHED
-    noticed = draw.of(play.platform.exit_delist, NUMBER.DELIST, pod)
+    life.lost_from, life.drop = -draw.of(play.app.response, Number.RESPONSE, pod), Fault.CRASHED
+    noticed = draw.of(play.platform.exit_delist, Number.DELIST, pod)
     if play.stopping.eject is not None:
-        noticed = min(noticed, draw.of(play.stopping.eject, NUMBER.EJECT, pod))
+        noticed = min(noticed, draw.of(play.stopping.eject, Number.EJECT, pod))
     life.delisted = noticed
     pause = 0.0
     if play.restarts > 0:
         pause = min(MAX_BACKOFF, FIRST_BACKOFF * 2.0 ** min(play.restarts - 1, 10))
-    restarted = noticed + pause + 0.3 * draw.quantile(NUMBER.RESTART, pod)
+    restarted = noticed + pause + 0.3 * draw.quantile(Number.RESTART, pod)
     return _started(play, draw, restarted, pod)
 
 
@@ -202,8 +199,8 @@ def lose(play: Play, draw: Draw, life: Life, pod: int) -> None:
     """A pod's node falls silent at 0."""
     life.serves_until = 0.0
     life.late = Fault.LOST
-    life.lost_from, life.drop = -draw.of(play.app.response, NUMBER.RESPONSE, pod), Fault.LOST
-    noticed = draw.of(play.platform.node_delist, NUMBER.DELIST)
+    life.lost_from, life.drop = -draw.of(play.app.response, Number.RESPONSE, pod), Fault.LOST
+    noticed = draw.of(play.platform.node_delist, Number.DELIST)
     if play.stopping.eject is not None:
-        noticed = min(noticed, draw.of(play.stopping.eject, NUMBER.EJECT, pod))
+        noticed = min(noticed, draw.of(play.stopping.eject, Number.EJECT, pod))
     life.delisted = noticed

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from upstream_guard.core.predict.draws import Draw
-from upstream_guard.core.predict.lives import FOREVER, NUMBER, Fault, Life
+from upstream_guard.core.predict.lives import FOREVER, Fault, Life, Number
 from upstream_guard.core.predict.play import Play
 
 HORIZON: Final = 3600.0
@@ -107,11 +107,11 @@ def _changes(play: Play, draw: Draw, lives: Sequence[Life]) -> list[_Entry]:
     entries: list[_Entry] = []
     for pod, life in enumerate(lives):
         if life.listed > -FOREVER and life.listed < life.delisted:
-            entries.append((life.listed, draw.of(play.attach, NUMBER.ATTACH, pod), life, True))
+            entries.append((life.listed, draw.of(play.attach, Number.ATTACH, pod), life, True))
         elif life.listed > -FOREVER:
             life.used_from = life.used_until = FOREVER
         if life.delisted < FOREVER:
-            entries.append((life.delisted, draw.of(play.detach, NUMBER.DETACH, pod), life, False))
+            entries.append((life.delisted, draw.of(play.detach, Number.DETACH, pod), life, False))
     return sorted(entries, key=lambda e: e[0])
 
 
@@ -122,8 +122,8 @@ def _throttled(play: Play, draw: Draw, changes: list[_Entry]) -> list[_Entry]:
     `throttle` seconds; where they do not, the first change after a pause is taken up at once.
     """
     throttle = play.throttle
-    busy = draw.quantile(NUMBER.BUSY) < 1 - math.exp(-play.platform.other_changes * throttle)
-    phase = throttle * draw.quantile(NUMBER.PHASE)
+    busy = draw.quantile(Number.BUSY) < 1 - math.exp(-play.platform.other_changes * throttle)
+    phase = throttle * draw.quantile(Number.PHASE)
     result: list[_Entry] = []
     last = -FOREVER
     for at, delay, life, attach in changes:

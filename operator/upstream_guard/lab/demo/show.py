@@ -15,17 +15,17 @@ from upstream_guard.lab.demo.report import Check, Run
 from upstream_guard.lab.demo.runner import Cell
 
 
-class ProgressBar:
-    """A bar on a terminal; in a pipe only one line per run that has ended.
+class Bar:
+    """A bar on a terminal; in a pipe nothing but the lines that are printed beside it.
 
     Args:
         console: where to; standard error, so that the table can be piped.
-        total: runs to do.
+        title: what is under way.
+        total: pieces of work in all.
+        completed: those that were done earlier.
     """
 
-    def __init__(self, console: Console, total: int) -> None:
-        self.runs: list[Run] = []
-        """All that ended, also those before Ctrl-C."""
+    def __init__(self, console: Console, title: str, total: int, completed: int = 0) -> None:
         self._console = console
         self._bar = Progress(
             TextColumn("[bold]{task.description}"),
@@ -37,7 +37,7 @@ class ProgressBar:
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task("demo", total=total, doing="")
+        self._task = self._bar.add_task(title, total=total, completed=completed, doing="")
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -50,6 +50,20 @@ class ProgressBar:
         trace: TracebackType | None,
     ) -> None:
         self._bar.stop()
+
+
+class ProgressBar(Bar):
+    """A bar on a terminal; in a pipe only one line per run that has ended.
+
+    Args:
+        console: where to; standard error, so that the table can be piped.
+        total: runs to do.
+    """
+
+    def __init__(self, console: Console, total: int) -> None:
+        self.runs: list[Run] = []
+        """All that ended, also those before Ctrl-C."""
+        super().__init__(console, "demo", total)
 
     def doing(self, cell: Cell | None, text: str) -> None:
         """Show what is being done, and for which run."""

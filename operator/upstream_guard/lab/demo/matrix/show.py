@@ -1,17 +1,14 @@
 """What the matrix says while it works and when it is done."""
 
-from types import TracebackType
-from typing import Self
-
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from upstream_guard.lab.demo.matrix.cases import Case
 from upstream_guard.lab.demo.matrix.results import Result, ResultFile
+from upstream_guard.lab.demo.show import Bar
 
 
-class MatrixProgress:
+class MatrixProgress(Bar):
     """A bar on a terminal; in a pipe only one line per case that has ended.
 
     Args:
@@ -21,32 +18,8 @@ class MatrixProgress:
     """
 
     def __init__(self, console: Console, file: ResultFile, total: int) -> None:
-        self._console = console
+        super().__init__(console, "matrix", total, completed=len(file.results))
         self._file = file
-        self._bar = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("[dim]{task.fields[doing]}", markup=True),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        done = len(file.results)
-        self._task = self._bar.add_task("matrix", total=total, completed=done, doing="")
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
 
     def doing(self, case: Case, text: str) -> None:
         """Show what is being done for a case; several are under way, the last to speak is shown."""
