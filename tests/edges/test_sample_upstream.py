@@ -56,9 +56,10 @@ class Upstream:
         return self.command("/state", "GET")
 
     def listening(self) -> bool:
+        """False also for a reset: a listener that closes resets what still waits in its backlog."""
         try:
             self.connect().close()
-        except ConnectionRefusedError:
+        except (ConnectionRefusedError, ConnectionResetError):
             return False
         return True
 
