@@ -9,14 +9,22 @@ import yaml
 
 from upstream_guard.core.model import (
     ContainerPort,
+    GatewayAddress,
+    GatewayObject,
+    Listener,
     Node,
     ObjectRef,
+    ParentRef,
+    PathMatch,
     Pod,
     ProbeProtocol,
     Readiness,
+    RouteWay,
     ServicePort,
 )
 from upstream_guard.resources.kube_objects import (
+    MAX_WAYS,
+    parse_gateway,
     parse_httproute,
     parse_ingress,
     parse_node,
@@ -156,12 +164,126 @@ def test_httproute() -> None:
     assert route.hosts == ("shop.example.com",)
 
 
+SHOP = ObjectRef("prod", "shop")
+
+
+def ingress_path(path: str | None, kind: str | None) -> dict[str, Any]:
+    backend = {"service": {"name": "shop", "port": {"number": 80}}}
+    return {"path": path, "pathType": kind, "backend": backend}
+
+
+def test_ways_of_an_ingress() -> None:
+    route = parse_ingress(OBJECTS["Ingress", "shop"])
+    assert route.ways == (
+        RouteWay(SHOP, "http", ("shop.example.com",)),
+        RouteWay(ObjectRef("prod", "fallback"), 80),
+    )
+    assert (route.tls_hosts, route.addresses) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "text", "match"),
+    [
+        ("/a", "Prefix", "/a", PathMatch.PREFIX),
+        ("/a", "Exact", "/a", PathMatch.EXACT),
+        (None, None, "/", PathMatch.PREFIX),
+        ("/a/*", "ImplementationSpecific", "/a/", PathMatch.PREFIX),
+        ("/a(/|$)(.*)", "ImplementationSpecific", "/a(/|$)(.*)", PathMatch.PATTERN),
+        ("/a/.*", "Prefix", "/a/.*", PathMatch.PATTERN),
+    ],
+)
+def test_paths_of_an_ingress(
+    path: str | None, kind: str | None, text: str, match: PathMatch
+) -> None:
+    rules = [{"host": "a.example", "http": {"paths": [ingress_path(path, kind)]}}]
+    (way,) = parse_ingress({"metadata": {"namespace": "prod"}, "spec": {"rules": rules}}).ways
+    assert (way.path, way.match) == (text, match)
+
+
+def test_where_an_ingress_is_served() -> None:
+    status = {
+        "loadBalancer": {
+            "ingress": [
+                {"ip": "192.0.2.7", "ports": [{"port": 8443, "protocol": "TCP"}]},
+                {"hostname": "lb.example"},
+                {},
+            ]
+        }
+    }
+    spec = {"tls": [{"hosts": ["a.example", "*.b.example"]}, {"secretName": "any"}]}
+    route = parse_ingress({"spec": spec, "status": status})
+    assert route.addresses == (GatewayAddress("192.0.2.7", (8443,)), GatewayAddress("lb.example"))
+    assert route.tls_hosts == ("a.example", "*.b.example", "")
+
+
+def test_only_a_part_of_many_ways_is_kept_and_no_service_is_lost() -> None:
+    paths = [ingress_path(f"/{n}", "Prefix") for n in range(MAX_WAYS + 1)]
+    paths[-1]["backend"]["service"]["name"] = "last"
+    spec = {"rules": [{"http": {"paths": paths}}]}
+    route = parse_ingress({"metadata": {"namespace": "prod"}, "spec": spec})
+    assert len(route.ways) == MAX_WAYS
+    assert route.services == {SHOP, ObjectRef("prod", "last")}
+
+
+def test_ways_of_an_httproute() -> None:
+    matches = [
+        {"path": {"type": "Exact", "value": "/pay"}, "method": "POST"},
+        {"path": {"type": "RegularExpression", "value": "/v[0-9]"}},
+        {"headers": [{"name": "a", "value": "b"}]},
+    ]
+    spec = {
+        "hostnames": ["a.example", "*.b.example"],
+        "parentRefs": [{"name": "edge", "sectionName": "https", "port": 443}],
+        "rules": [{"matches": matches, "backendRefs": [{"name": "shop", "port": 80}]}],
+    }
+    route = parse_httproute({"metadata": {"namespace": "prod"}, "spec": spec})
+    hosts = ("a.example", "*.b.example")
+    assert route.ways == (
+        RouteWay(SHOP, 80, hosts, "/pay", PathMatch.EXACT, frozenset({"POST"})),
+        RouteWay(SHOP, 80, hosts, "/v[0-9]", PathMatch.PATTERN),
+        RouteWay(SHOP, 80, hosts, conditional=True),
+    )
+    assert route.parents == (ParentRef("prod/edge", "https", 443),)
+
+
+def test_gateway() -> None:
+    listeners = [
+        {"name": "web", "port": 80, "protocol": "HTTP"},
+        {"name": "tls", "port": 443, "protocol": "HTTPS", "hostname": "*.example.com"},
+        {"name": "through", "port": 444, "protocol": "HTTPS", "tls": {"mode": "Passthrough"}},
+        {"name": "db", "port": 5432, "protocol": "TCP"},
+    ]
+    addresses = [{"value": "192.0.2.8"}, {"type": "Hostname", "value": "lb.example"}]
+    gateway = parse_gateway(
+        {
+            "metadata": {"namespace": "infra", "name": "edge"},
+            "spec": {"gatewayClassName": "envoy", "listeners": listeners},
+            "status": {"addresses": addresses},
+        }
+    )
+    assert gateway == GatewayObject(
+        ObjectRef("infra", "edge"),
+        "envoy",
+        (Listener("web", 80, False), Listener("tls", 443, True, "*.example.com")),
+        (GatewayAddress("192.0.2.8"), GatewayAddress("lb.example")),
+    )
+
+
 def test_node() -> None:
     assert parse_node(OBJECTS["Node", "node-a"]) == Node("node-a", "z1", True, True)
 
 
 @pytest.mark.parametrize(
-    "parse", [parse_pod, parse_service, parse_slice, parse_ingress, parse_httproute, parse_node]
+    "parse",
+    [
+        parse_pod,
+        parse_service,
+        parse_slice,
+        parse_ingress,
+        parse_httproute,
+        parse_gateway,
+        parse_node,
+    ],
 )
 @pytest.mark.parametrize(
     "body",

@@ -23,6 +23,23 @@ class ListMode(StrEnum):
     OBSERVE = "Observe"
 
 
+class RouteProbeMode(StrEnum):
+    """Whether the operator sends requests of its own through the gateways."""
+
+    AUTO = "Auto"
+    OFF = "Off"
+
+
+class PathMatch(StrEnum):
+    """How a route's path is compared with a request's."""
+
+    PREFIX = "Prefix"
+    """Path element by path element."""
+    EXACT = "Exact"
+    PATTERN = "Pattern"
+    """A regular expression, or the product's own kind of pattern: no path follows from it."""
+
+
 class DrainMode(StrEnum):
     """What the operator may do to preStop and grace period."""
 
@@ -99,11 +116,23 @@ class DrainPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class RouteProbePolicy:
+    """`spec.detection.routeProbe`. Empty text means "not said"."""
+
+    mode: RouteProbeMode = RouteProbeMode.AUTO
+    interval: float = 5.0
+    change_interval: float = 0.1
+    path: str = ""
+    host: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class DetectionPolicy:
     """`spec.detection`."""
 
     min_requests: int = 1
     error_statuses: tuple[int, ...] = (502, 503, 504)
+    route_probe: RouteProbePolicy = field(default_factory=RouteProbePolicy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,15 +285,97 @@ class EndpointSlice:
 
 
 @dataclass(frozen=True, slots=True)
+class RouteWay:
+    """One rule of a route: which requests it takes, and the Service that gets them.
+
+    Attributes:
+        service: The Service.
+        port: Of the Service, by number or name; empty where not said.
+        hosts: That it holds for, which may begin with `*.`; empty stands for every host.
+        path: Begins with a slash.
+        match: How the path is compared.
+        methods: That it holds for; empty stands for every method.
+        conditional: Whether it also asks for headers or query parameters.
+    """
+
+    service: ObjectRef
+    port: int | str = ""
+    hosts: tuple[str, ...] = ()
+    path: str = "/"
+    match: PathMatch = PathMatch.PREFIX
+    methods: frozenset[str] = frozenset()
+    conditional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayAddress:
+    """Where a gateway is reached, by its own status."""
+
+    host: str
+    """An IP address, or a name."""
+    ports: tuple[int, ...] = ()
+    """Empty where the status names none."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParentRef:
+    """A Gateway that an HTTPRoute hangs on."""
+
+    gateway: str
+    """`namespace/name`."""
+    section: str = ""
+    """Name of the only listener; empty stands for all of them."""
+    port: int | None = None
+    """Port of the only listeners; None stands for all of them."""
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
-    """An Ingress or HTTPRoute that leads to a Service."""
+    """An Ingress or HTTPRoute that leads to a Service.
+
+    Attributes:
+        kind: `Ingress` or `HTTPRoute`.
+        ref: Its name.
+        services: That it leads to.
+        hosts: That it names.
+        gateway_class: Ingress class, or the parent Gateways as `namespace/name`, comma-separated.
+        ways: Its rules, those to other Services included.
+        tls_hosts: Hosts that an Ingress serves over TLS; an empty one stands for every host.
+        addresses: Where an Ingress is served, by its status.
+        parents: The Gateways of an HTTPRoute.
+    """
 
     kind: str
     ref: ObjectRef
     services: frozenset[ObjectRef]
     hosts: tuple[str, ...]
     gateway_class: str
-    """Ingress class, or the parent Gateways as `namespace/name`, comma-separated."""
+    ways: tuple[RouteWay, ...] = ()
+    tls_hosts: tuple[str, ...] = ()
+    addresses: tuple[GatewayAddress, ...] = ()
+    parents: tuple[ParentRef, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """One listener of a Gateway that takes HTTP requests."""
+
+    name: str
+    port: int
+    tls: bool
+    """The Gateway ends TLS here; a listener that passes it through is left out."""
+    hostname: str = ""
+    """May begin with `*.`; empty stands for every host."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayObject:
+    """A Gateway of the Gateway API."""
+
+    ref: ObjectRef
+    gateway_class: str
+    listeners: tuple[Listener, ...] = ()
+    addresses: tuple[GatewayAddress, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 from upstream_guard.core.model import (
     EndpointSlice,
+    GatewayObject,
     Node,
     ObjectRef,
     Pod,
@@ -28,6 +29,7 @@ from upstream_guard.kube.surroundings import (
 from upstream_guard.resources.kube_objects import (
     DEFAULT_CLASS,
     DEFAULT_CLASS_ANNOTATION,
+    parse_gateway,
     parse_node,
     parse_pod,
     parse_slice,
@@ -90,7 +92,8 @@ class ClusterState:
         self.gateway_controllers: dict[str, str] = {}
         """GatewayClass controller by Gateway `namespace/name`."""
         self._gateway_classes: dict[str, str] = {}
-        self._gateways: dict[str, str] = {}
+        self.gateways: dict[str, GatewayObject] = {}
+        """Gateways of the Gateway API by `namespace/name`."""
         self.owners: dict[ObjectRef, str] = {}
         """Deployment (or other owner) `kind/name` by ReplicaSet."""
         self.surroundings = Surroundings(self)
@@ -128,7 +131,7 @@ class ClusterState:
             where = path(watched.group, watched.plural)
             yield make(client, where, watched.parse, watched.on_change, optional=True)
         yield make(
-            client, path(gateway_api, "gateways"), _parse_gateway, self._gateway, optional=True
+            client, path(gateway_api, "gateways"), parse_gateway, self._gateway, optional=True
         )
         if namespace is not None:
             return
@@ -301,14 +304,14 @@ class ClusterState:
         _store(self._gateway_classes, _either(old, new).ref.name, new.text if new else None)
         self._link_gateways()
 
-    def _gateway(self, old: Named | None, new: Named | None) -> None:
-        _store(self._gateways, str(_either(old, new).ref), new.text if new else None)
+    def _gateway(self, old: GatewayObject | None, new: GatewayObject | None) -> None:
+        _store(self.gateways, str(_either(old, new).ref), new)
         self._link_gateways()
 
     def _link_gateways(self) -> None:
         self.gateway_controllers = {
-            gateway: self._gateway_classes.get(class_, "")
-            for gateway, class_ in self._gateways.items()
+            name: self._gateway_classes.get(gateway.gateway_class, "")
+            for name, gateway in self.gateways.items()
         }
         self._touch.cluster()
 
@@ -360,7 +363,3 @@ def _parse_class(obj: Json) -> Named:
         str(spec.get("controller") or spec.get("controllerName") or ""),
         annotations.get(DEFAULT_CLASS_ANNOTATION) == "true",
     )
-
-
-def _parse_gateway(obj: Json) -> Named:
-    return Named(_ref(obj), str((obj.get("spec") or {}).get("gatewayClassName") or ""))

@@ -5,7 +5,7 @@ server has validated the objects; what is missing counts as absent, so that an o
 version is understood as far as it goes.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final
@@ -14,12 +14,18 @@ from upstream_guard.core.model import (
     ContainerPort,
     ContainerReadiness,
     EndpointSlice,
+    GatewayAddress,
+    GatewayObject,
+    Listener,
     Node,
     ObjectRef,
+    ParentRef,
+    PathMatch,
     Pod,
     ProbeProtocol,
     Readiness,
     Route,
+    RouteWay,
     Service,
     ServicePort,
     SliceEndpoint,
@@ -38,6 +44,15 @@ _TEMPLATE_LABELS: Final = ("pod-template-hash", "controller-revision-hash")
 _EMPTY: Final[Json] = {}
 _DEFAULT_GRACE: Final = 30.0
 _FINISHED: Final = frozenset({"Succeeded", "Failed"})
+MAX_WAYS: Final = 256
+"""Rules kept of one route: only a few of them are ever asked."""
+_PATTERN_CHARS: Final = frozenset("*?()[]{}^$|\\+")
+"""In an Ingress path of the controller's own kind these make it a pattern."""
+_PATH_KINDS: Final = {
+    "Prefix": PathMatch.PREFIX,
+    "PathPrefix": PathMatch.PREFIX,
+    "Exact": PathMatch.EXACT,
+}
 
 
 @lru_cache(maxsize=16_384)
@@ -152,19 +167,20 @@ def parse_ingress(obj: Json) -> Route:
     annotations: Json = metadata.get("annotations") or _EMPTY
     ref = _ref(metadata)
     rules: list[Json] = spec.get("rules") or []
-    backends = [spec.get("defaultBackend")]
-    backends += [
-        path.get("backend")
-        for rule in rules
-        for path in (rule.get("http") or _EMPTY).get("paths") or ()
-    ]
-    names = {((b or _EMPTY).get("service") or _EMPTY).get("name") for b in backends}
+    ways = tuple(_ingress_ways(ref.namespace, spec))
     return Route(
         kind="Ingress",
         ref=ref,
-        services=frozenset(ObjectRef(ref.namespace, name) for name in names if name),
+        services=frozenset(way.service for way in ways),
         hosts=unique(rule.get("host") for rule in rules),
         gateway_class=spec.get("ingressClassName") or annotations.get(CLASS_ANNOTATION) or "",
+        ways=ways[:MAX_WAYS],
+        tls_hosts=tuple(
+            dict.fromkeys(
+                str(host) for tls in spec.get("tls") or () for host in tls.get("hosts") or ("",)
+            )
+        ),
+        addresses=_ingress_addresses(obj.get("status") or _EMPTY),
     )
 
 
@@ -173,22 +189,42 @@ def parse_httproute(obj: Json) -> Route:
     metadata: Json = obj.get("metadata") or _EMPTY
     spec: Json = obj.get("spec") or _EMPTY
     ref = _ref(metadata)
+    hosts = unique(spec.get("hostnames") or ())
+    ways = tuple(_httproute_ways(ref.namespace, hosts, spec))
+    parents = tuple(_parents(ref.namespace, spec))
     return Route(
         kind="HTTPRoute",
         ref=ref,
-        services=frozenset(
-            ObjectRef(backend.get("namespace") or ref.namespace, backend["name"])
-            for rule in spec.get("rules") or ()
-            for backend in rule.get("backendRefs") or ()
-            if backend.get("name") and (backend.get("kind") or "Service") == "Service"
-        ),
-        hosts=unique(spec.get("hostnames") or ()),
-        gateway_class=",".join(
-            unique(
-                f"{parent.get('namespace') or ref.namespace}/{parent['name']}"
-                for parent in spec.get("parentRefs") or ()
-                if parent.get("name") and (parent.get("kind") or "Gateway") == "Gateway"
+        services=frozenset(way.service for way in ways),
+        hosts=hosts,
+        gateway_class=",".join(unique(parent.gateway for parent in parents)),
+        ways=ways[:MAX_WAYS],
+        parents=parents,
+    )
+
+
+def parse_gateway(obj: Json) -> GatewayObject:
+    """What decisions need of a gateway.networking.k8s.io Gateway."""
+    metadata: Json = obj.get("metadata") or _EMPTY
+    spec: Json = obj.get("spec") or _EMPTY
+    status: Json = obj.get("status") or _EMPTY
+    return GatewayObject(
+        ref=_ref(metadata),
+        gateway_class=str(spec.get("gatewayClassName") or ""),
+        listeners=tuple(
+            Listener(
+                name=str(listener.get("name") or ""),
+                port=listener["port"],
+                tls=listener.get("protocol") == "HTTPS",
+                hostname=str(listener.get("hostname") or ""),
             )
+            for listener in spec.get("listeners") or ()
+            if isinstance(listener.get("port"), int) and _takes_http(listener)
+        ),
+        addresses=tuple(
+            GatewayAddress(str(address["value"]))
+            for address in status.get("addresses") or ()
+            if address.get("value")
         ),
     )
 
@@ -208,6 +244,79 @@ def parse_node(obj: Json) -> Node:
         ),
         unschedulable=bool(spec.get("unschedulable")),
     )
+
+
+def _ingress_ways(namespace: str, spec: Json) -> Iterator[RouteWay]:
+    """Rules in order; what no rule takes goes to the default backend, last."""
+    for rule in spec.get("rules") or ():
+        hosts = unique([rule.get("host")])
+        for path in (rule.get("http") or _EMPTY).get("paths") or ():
+            backend: Json = (path.get("backend") or _EMPTY).get("service") or _EMPTY
+            if backend.get("name"):
+                text, match = _ingress_path(path)
+                service = ObjectRef(namespace, backend["name"])
+                yield RouteWay(service, _backend_port(backend), hosts, text, match)
+    default: Json = (spec.get("defaultBackend") or _EMPTY).get("service") or _EMPTY
+    if default.get("name"):
+        yield RouteWay(ObjectRef(namespace, default["name"]), _backend_port(default))
+
+
+def _backend_port(backend: Json) -> int | str:
+    port: Json = backend.get("port") or _EMPTY
+    found: int | str = port.get("number") or port.get("name") or ""
+    return found
+
+
+def _ingress_path(path: Json) -> tuple[str, PathMatch]:
+    """`ImplementationSpecific` is a prefix to most controllers; GCE and ALB end it with a star."""
+    text = str(path.get("path") or "/")
+    known = _PATH_KINDS.get(str(path.get("pathType")))
+    plain = text.removesuffix("*") if known is None else text
+    if not text.startswith("/") or not _PATTERN_CHARS.isdisjoint(plain):
+        return text, PathMatch.PATTERN
+    return plain, known or PathMatch.PREFIX
+
+
+def _ingress_addresses(status: Json) -> tuple[GatewayAddress, ...]:
+    balancer: Json = status.get("loadBalancer") or _EMPTY
+    return tuple(
+        GatewayAddress(
+            str(entry.get("ip") or entry["hostname"]),
+            tuple(p["port"] for p in entry.get("ports") or () if isinstance(p.get("port"), int)),
+        )
+        for entry in balancer.get("ingress") or ()
+        if entry.get("ip") or entry.get("hostname")
+    )
+
+
+def _httproute_ways(namespace: str, hosts: tuple[str, ...], spec: Json) -> Iterator[RouteWay]:
+    for rule in spec.get("rules") or ():
+        backends = [
+            (ObjectRef(b.get("namespace") or namespace, b["name"]), b.get("port") or "")
+            for b in rule.get("backendRefs") or ()
+            if b.get("name") and (b.get("kind") or "Service") == "Service"
+        ]
+        for condition in rule.get("matches") or (_EMPTY,):
+            path: Json = condition.get("path") or _EMPTY
+            kind = _PATH_KINDS.get(str(path.get("type") or "PathPrefix"), PathMatch.PATTERN)
+            methods = frozenset(unique([condition.get("method")]))
+            conditional = bool(condition.get("headers") or condition.get("queryParams"))
+            text = str(path.get("value") or "/")
+            for service, port in backends:
+                yield RouteWay(service, port, hosts, text, kind, methods, conditional)
+
+
+def _parents(namespace: str, spec: Json) -> Iterator[ParentRef]:
+    for parent in spec.get("parentRefs") or ():
+        if parent.get("name") and (parent.get("kind") or "Gateway") == "Gateway":
+            gateway = f"{parent.get('namespace') or namespace}/{parent['name']}"
+            yield ParentRef(gateway, parent.get("sectionName") or "", parent.get("port"))
+
+
+def _takes_http(listener: Json) -> bool:
+    """Not where TLS passes through: what is inside is between client and app."""
+    mode = (listener.get("tls") or _EMPTY).get("mode") or "Terminate"
+    return listener.get("protocol") in {"HTTP", "HTTPS"} and mode == "Terminate"
 
 
 def _ref(metadata: Json) -> ObjectRef:
