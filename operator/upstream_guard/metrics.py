@@ -11,6 +11,16 @@ ARRIVAL = (0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.3, 0.5, 1
 """Seconds; fine around 0.05, where the kubelet and the EndpointSlice controller usually answer."""
 
 
+LEAD = (-5.0, -1.0, -0.25, 0.0, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+"""Seconds before the first failed request; negative where that was told too late."""
+
+ERROR = (0.1, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
+"""Seconds between a predicted and an observed duration."""
+
+RATIO = (0.0, 0.1, 0.25, 0.5, 0.8, 1.25, 2.0, 4.0, 10.0)
+"""What was predicted over what was observed; right is 1, and within a factor of two is good."""
+
+
 class Metrics:
     """The operator's metrics on a registry of their own, so that each test has a fresh one."""
 
@@ -92,6 +102,36 @@ class Metrics:
             "standing risks).",
             ("kind",),
             buckets=FAST,
+            registry=reg,
+        )
+        self.predictions_scored = Counter(
+            "upstream_guard_predictions_scored",
+            "Changes that are over, one for each gateway, by what became of their prediction: hit, "
+            "false-alarm, miss, rest, or unwatched (no window seen where nobody looks). Change none: a "
+            "window without a change. Precision is hit / (hit + false-alarm), recall hit / (hit + miss).",
+            (*GUARD, "change", "outcome"),
+            registry=reg,
+        )
+        self.prediction_lead = Histogram(
+            "upstream_guard_prediction_lead_seconds",
+            "From a prediction to the first failed request of its window, by change.",
+            ("change",),
+            buckets=LEAD,
+            registry=reg,
+        )
+        self.prediction_duration_error = Histogram(
+            "upstream_guard_prediction_duration_error_seconds",
+            "Between the predicted and the observed duration of windows that opened in a change; one that "
+            "was not announced counts as 0 s.",
+            ("change",),
+            buckets=ERROR,
+            registry=reg,
+        )
+        self.prediction_lost_ratio = Histogram(
+            "upstream_guard_prediction_lost_ratio",
+            "Requests predicted to be lost over those that were, of windows that opened in a change.",
+            ("change",),
+            buckets=RATIO,
             registry=reg,
         )
         self.risks = Gauge(

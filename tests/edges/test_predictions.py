@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -230,6 +231,22 @@ async def test_it_is_closed_when_the_last_old_pod_is_gone(calm, until):
     assert len(calm.events()) == 1
     text = generate_latest(calm.app.metrics.registry).decode()
     assert 'upstream_guard_predictions_open{guard="shop",namespace="prod"} 0.0' in text
+
+
+async def test_it_is_scored_when_it_is_over(calm, until, monkeypatch):
+    scoring = calm.app.scoring
+    monkeypatch.setattr(scoring, "_clock", lambda: math.inf)
+    scoring.watching(SHOP, ["ClusterIP"])
+    calm.deploy(generation=2, image="shop:2", status={"observedGeneration": 1})
+    await until(calm.changes)
+    labels = {"namespace": "prod", "guard": "shop", "change": "rollout", "outcome": "false-alarm"}
+    name, registry = "upstream_guard_predictions_scored_total", calm.app.metrics.registry
+    assert registry.get_sample_value(name, labels) is None
+    calm.deploy(generation=2, image="shop:2")
+    await until(lambda: not calm.changes())
+    assert registry.get_sample_value(name, labels) == 1
+    calm.app.guard_seen(guard(), deleted=True)
+    assert registry.get_sample_value(name, labels) is None
 
 
 async def test_a_change_that_ends_with_its_last_pod_explains_that_pod(calm, until):

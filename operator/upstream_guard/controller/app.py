@@ -21,6 +21,7 @@ from upstream_guard.controller.handlers import make_registry, make_settings
 from upstream_guard.controller.http import StatusServer
 from upstream_guard.controller.narrator import Narrator
 from upstream_guard.controller.predictions import Predictions
+from upstream_guard.controller.scoring import Scoring
 from upstream_guard.controller.statuses import StatusWriter
 from upstream_guard.controller.sweep import Sweeper
 from upstream_guard.controller.webhooks import WebhookRunner
@@ -94,8 +95,14 @@ class App:
         )
         self._narrator = Narrator(self._recorder, self._statuses, self.metrics, time.time)
         self.engine = Engine(client, self.book, self.metrics, self._narrator, time.time)
+        self.scoring = Scoring(self.metrics, time.time)
         self.predictions = Predictions(
-            self.book, self.metrics, time.time, self._narrator.foretold, self.engine.mark
+            self.book,
+            self.metrics,
+            time.time,
+            self._narrator.foretold,
+            self.engine.mark,
+            self.scoring,
         )
         self.state = ClusterState(client, self.engine, options.namespace)
         self.drains = DrainAdvisor(self.state, self.book, lambda: self.elector.fresh, minor)

@@ -138,6 +138,7 @@ class Narrator:
             self._metrics.gate_changes,
             self._metrics.ejections,
             self._metrics.windows_predicted,
+            self._metrics.predictions_scored,
         ):
             metric.remove_by_labels({"namespace": ref.namespace, "guard": ref.name})
         self._forget_gauges(ref)

@@ -10,6 +10,7 @@ from typing import Final
 
 from upstream_guard.controller.gathering import Gatherer
 from upstream_guard.controller.guards import GuardBook, GuardEntry
+from upstream_guard.controller.scoring import Scoring
 from upstream_guard.controller.starts import StartBook
 from upstream_guard.core.assessment import Situation
 from upstream_guard.core.model import Guard, ObjectRef, Pod, Service
@@ -32,6 +33,7 @@ from upstream_guard.core.predict.live import (
     is_over,
 )
 from upstream_guard.core.predict.review import review
+from upstream_guard.core.predict.score import Prediction
 from upstream_guard.core.predict.state import AppFacts, Change, ChangeKind, State
 from upstream_guard.core.predict.window import Severity, Window
 from upstream_guard.core.status import PredictionStatus, RiskStatus
@@ -53,14 +55,25 @@ LOST_NODE: Final = Estimate(
     "the node controller marks all pods of a node not ready as soon as it gives the node up",
 )
 """From a node's NotReady, which comes some 40 s after its last sign of life, to the EndpointSlices."""
+AFTERMATH: Final = 2.0
+"""Seconds after a change, or after the last window expected of it, in which a window is still its own:
+the gateway learns of its last step later than we do."""
 
 
 @dataclass(slots=True)
 class _Open:
-    """A change that has begun and is not over."""
+    """A change that has begun and is not over.
+
+    Attributes:
+        begun: The change.
+        windows: What is expected of it, as the status tells it.
+        said: The same as it is scored, for each gateway; empty before it is predicted, and of one that
+            an earlier controller told of.
+    """
 
     begun: Begun
     windows: tuple[PredictionStatus, ...] = ()
+    said: tuple[Prediction, ...] = ()
 
 
 @dataclass(slots=True)
@@ -93,6 +106,11 @@ class _Memory:
     def busy(self) -> bool:
         """Pods come and go because of a change: no moment to judge what waits for the next one."""
         return any(k.begun.change.kind is not ChangeKind.EDIT for k in self.open.values())
+
+    @property
+    def since(self) -> float:
+        """When the oldest change began that is not over, Unix seconds; infinite where none is."""
+        return min((known.begun.at for known in self.open.values()), default=math.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +156,7 @@ class Predictions:
         clock: Callable[[], float],
         tell: Tell,
         touched: Callable[[ObjectRef], None],
+        scoring: Scoring,
     ) -> None:
         """Wire it.
 
@@ -147,12 +166,14 @@ class Predictions:
             clock: Gives Unix seconds.
             tell: Told of each change that will open a window.
             touched: Told of each guard whose outlook is another now, or may be by time alone.
+            scoring: Told of each prediction whose change is over.
         """
         self._book = book
         self._metrics = metrics
         self._clock = clock
         self._tell = tell
         self._touched = touched
+        self._scoring = scoring
         self._gather: Gatherer | None = None
         self._memories: dict[ObjectRef, _Memory] = {}
         self._changes: deque[tuple[ObjectRef, Begun]] = deque()
@@ -184,6 +205,7 @@ class Predictions:
         memory = self._memories.pop(ref, None)
         self._reviews.pop(ref, None)
         self.starts.forget(ref)
+        self._scoring.forget(ref)
         if memory is None:
             return
         if memory.alarm is not None:
@@ -237,15 +259,26 @@ class Predictions:
         for key, known in list(memory.open.items()):
             if is_over(known.begun, sight, now):
                 del memory.open[key]
+                self._score(ref, known, now)
         for begun in begin(memory.sight, sight, ongoing, now):
-            self._take_on(memory, begun)
+            self._take_on(ref, memory, begun)
             self._changes.append((ref, begun))
             self._kick.set()
         memory.sight = sight
+        self._scoring.ongoing(ref, memory.since)
 
-    def _take_on(self, memory: _Memory, begun: Begun) -> None:
+    def _score(self, ref: ObjectRef, known: _Open, now: float) -> None:
+        """A change is over. An edit that makes nothing wrong is no change that could open a window."""
+        edit = known.begun.change.kind is ChangeKind.EDIT
+        said = tuple(_ended(p, now) for p in known.said if p.likely or not edit)
+        if said:
+            self._scoring.predicted(ref, said)
+
+    def _take_on(self, ref: ObjectRef, memory: _Memory, begun: Begun) -> None:
         """The same kind of change of the same thing again takes the place of the one before."""
         before = memory.open.pop(begun.key, None)
+        if before is not None:
+            self._score(ref, before, begun.at)
         # What an edit found stays until the next prediction says that it is mended.
         kept = before.windows if before and begun.change.kind is ChangeKind.EDIT else ()
         memory.open[begun.key] = _Open(begun, kept)
@@ -291,7 +324,9 @@ class Predictions:
         if memory is None or known is None or known.begun is not begun:
             return
         with self._metrics.prediction_duration.labels("change").time():
-            windows = likely(begun, self._windows(ref, memory, begun))
+            said = self._predict(ref, memory, begun)
+            windows = likely(begun, (window for p in said for window in p.windows))
+        known.said = said
         news = _news(windows, known, memory) if begun.change.kind is ChangeKind.EDIT else windows
         made_at = self._clock()
         before = known.windows
@@ -310,15 +345,17 @@ class Predictions:
         if windows or before:
             self._touched(ref)
 
-    def _windows(self, ref: ObjectRef, memory: _Memory, begun: Begun) -> tuple[Window, ...]:
+    def _predict(self, ref: ObjectRef, memory: _Memory, begun: Begun) -> tuple[Prediction, ...]:
+        """What is expected at each gateway."""
         state = self._state(memory, begun)
         if state is None:
             return ()
         now, facts = self._clock(), self._facts(ref, begun.change)
+        found = [(g, predict(state, g, begun.change, facts, now)) for g in _models(memory)]
+        made_at, kind = self._clock(), begun.change.kind
         return tuple(
-            window
-            for gateway in _models(memory)
-            for window in predict(state, gateway, begun.change, facts, now)
+            Prediction(str(ref), gateway.facts.name, kind, made_at, begun.at, windows)
+            for gateway, windows in found
         )
 
     def _state(self, memory: _Memory, begun: Begun | None = None) -> State | None:
@@ -376,6 +413,13 @@ class Predictions:
 def _models(memory: _Memory) -> tuple[Gateway, ...]:
     """The gateways in front; where none is known, whoever it is goes through the ClusterIP."""
     return tuple(model_of(facts) for facts in memory.gateways or (CLUSTER_IP,))
+
+
+def _ended(prediction: Prediction, now: float) -> Prediction:
+    """A prediction whose change is over: windows that open later are not its own."""
+    span = prediction.span
+    last = span[1] if span is not None and math.isfinite(span[1]) else now
+    return replace(prediction, until=max(now, last) + AFTERMATH)
 
 
 def _news(windows: tuple[Window, ...], known: _Open, memory: _Memory) -> tuple[Window, ...]:
