@@ -1,20 +1,27 @@
 """How long stopping pods keep serving, for one gateway and for several."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from upstream_guard.core.latency import Latencies, Measured
 from upstream_guard.core.model import DrainPolicy
 from upstream_guard.core.tuning import (
+    CANARY_MARGIN,
     CLUSTER_IP,
     MEASURED_MARGIN,
+    MIN_SAMPLES,
     Evidence,
     GatewayFacts,
+    GatewayKind,
     advise_drain,
+    canary_margin,
     recommended_patch,
+    with_measurement,
 )
 
 AUTO = DrainPolicy()
@@ -143,3 +150,113 @@ def test_what_always_holds(policy: DrainPolicy, gateways: list[GatewayFacts], ow
 
 def test_cluster_ip_is_two_seconds() -> None:
     assert CLUSTER_IP.needed_seconds == pytest.approx(1.69)
+
+
+# With measurements of the canary.
+
+
+def found(detach: float, samples: int = 30, **changes: object) -> Measured:
+    of = Latencies(samples, detach / 2, detach, detach, detach)
+    return replace(Measured(of, Latencies(samples, 0.1, 0.1, 0.2, 0.2)), **changes)
+
+
+def test_a_measurement_replaces_what_was_assumed() -> None:
+    facts = with_measurement(SLOW, found(0.4))
+    assert (facts.detach_seconds, facts.attach_seconds) == (0.4, 0.2)
+    assert facts.evidence is Evidence.MEASURED
+    advice = advise_drain(AUTO, [facts])
+    assert (advice.pre_stop, advice.evidence) == (2, Evidence.MEASURED)
+    assert advice.reason == (
+        "preStop 2 s: slow (slow) may use a pod for 0.4 s after its deletion, and 0.62 s of margin "
+        "(measured: 30 toggles of the canary, each right after another endpoint change, their maximum; "
+        "with 26 % confidence 99 of 100 are not slower)"
+    )
+
+
+def test_few_samples_replace_nothing() -> None:
+    facts = with_measurement(SLOW, found(0.4, MIN_SAMPLES - 1))
+    assert replace(facts, measured=None) == SLOW
+    assert facts.measured is not None
+
+
+def test_not_measured_says_why() -> None:
+    facts = with_measurement(SLOW, None, "no address is known")
+    assert facts == replace(SLOW, canary="no address is known")
+
+
+def test_an_admins_number_is_raised_and_never_lowered() -> None:
+    said = replace(SLOW, evidence=Evidence.PROFILE)
+    assert with_measurement(said, found(1.0)).detach_seconds == 5.0
+    assert with_measurement(said, found(9.0)).detach_seconds == 9.0
+
+
+def test_the_margin_shrinks_with_the_samples_to_what_every_pod_needs() -> None:
+    margins = [canary_margin(found(1.15, n)) for n in (10, 30, 60, 100, 300)]
+    assert margins == sorted(margins, reverse=True)
+    assert margins[0] == pytest.approx(CANARY_MARGIN + 0.452, abs=0.001)
+    assert margins[-1] == pytest.approx(CANARY_MARGIN, abs=0.03)
+    assert canary_margin(found(10.0)) > canary_margin(found(1.0))
+
+
+@pytest.mark.parametrize("samples", [10, 30, 300])
+def test_kube_proxy_as_measured_in_the_lab_asks_for_two_seconds(samples: int) -> None:
+    measured = with_measurement(CLUSTER_IP, found(1.154, samples))
+    advice = advise_drain(AUTO, [ENVOY], cluster_ip_clients=True, kube_proxy=measured)
+    assert advice.pre_stop == 2
+    assert "kube-proxy, which picks the pods behind the ClusterIP," in advice.reason
+
+
+def test_a_fast_kube_proxy_lets_proxies_in_front_of_it_be_fast() -> None:
+    nginx = replace(CLUSTER_IP, name="edge", kind=GatewayKind.PROFILE, controller="nginx")
+    quick = with_measurement(CLUSTER_IP, found(0.1, 60))
+    assert advise_drain(AUTO, [nginx]).pre_stop == 2
+    assert advise_drain(AUTO, [nginx], cluster_ip_clients=True, kube_proxy=quick).pre_stop == 1
+
+
+def test_connections_that_only_the_app_can_end_are_told_and_not_waited_for() -> None:
+    kept = Latencies(9, 60.0, 70.0, 75.0, 75.0)
+    facts = with_measurement(SLOW, found(1.0, kept=kept, sticks=True))
+    assert advise_drain(AUTO, [facts]).pre_stop == 2
+    assert "kept-alive connections stay until the app ends them" in facts.source
+    ended = with_measurement(SLOW, found(1.0, kept=Latencies(9, 1.0, 2.0, 3.0, 3.0)))
+    assert advise_drain(AUTO, [ended]).pre_stop == 5
+    assert "kept-alive connections ended within 3 s" in ended.source
+
+
+@pytest.mark.parametrize(
+    ("need", "before", "after"),
+    [
+        (1.6, None, 2),
+        (1.9, 2, 2),
+        (2.3, 2, 2),  # the margin is thinner than wished, and still whole where it matters
+        (2.5, 2, 3),
+        (1.9, 3, 3),  # too near to the edge
+        (1.7, 3, 2),
+        (0.5, 3, 1),
+        (6.0, 2, 6),
+    ],
+)
+def test_small_differences_change_nothing(need: float, before: int | None, after: int) -> None:
+    measured = with_measurement(SLOW, found(0.4))
+    facts = replace(measured, detach_seconds=need - 0.6, margin_seconds=0.6)
+    advice = advise_drain(AUTO, [facts], before=before)
+    assert advice.pre_stop == after
+    kept = after != math.ceil(need)
+    assert ("is too near to" in advice.reason) == kept
+    assert facts.detach_seconds + CANARY_MARGIN <= advice.pre_stop
+
+
+def test_what_is_not_measured_has_no_memory() -> None:
+    assert advise_drain(AUTO, [SLOW], before=8).pre_stop == 7
+
+
+def test_the_limit_counts_for_measured_numbers_as_well() -> None:
+    facts = with_measurement(SLOW, found(90.0))
+    advice = advise_drain(AUTO, [facts])
+    assert advice.pre_stop == 60
+    assert advice.shortfall > 30
+
+
+def test_the_reason_fits_the_annotation_of_a_pod() -> None:
+    facts = with_measurement(SLOW, found(1.0, 298, sticks=True))
+    assert len(advise_drain(AUTO, [facts]).reason) < 470

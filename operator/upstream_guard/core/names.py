@@ -36,3 +36,15 @@ PART_OF: Final = "upstream-guard"
 
 SERVICE_NAME_LABEL: Final = "kubernetes.io/service-name"
 """On an EndpointSlice: the Service that it belongs to."""
+
+MANAGED_BY_LABEL: Final = "endpointslice.kubernetes.io/managed-by"
+"""On an EndpointSlice: who keeps it, so that others leave it alone."""
+COMPONENT_LABEL: Final = "app.kubernetes.io/component"
+CANARY: Final = "canary"
+"""Value of the component label on the objects of propagation canaries."""
+CANARY_DOMAIN: Final = "upstream-guard.invalid"
+"""Host names of canaries end so: `.invalid` is nobody's (RFC 2606)."""
+CANARY_ENDPOINT_HEADER: Final = "X-Upstream-Guard-Endpoint"
+"""Of a canary's response: which endpoint answered."""
+CANARY_TOKEN_HEADER: Final = "X-Upstream-Guard-Canary"  # noqa: S105 (a header's name)
+"""Of a canary's request: tells the operator's own requests from anybody else's."""

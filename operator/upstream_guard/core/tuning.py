@@ -3,14 +3,15 @@
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
+from upstream_guard.core.latency import P99, Measured
 from upstream_guard.core.model import DrainPolicy, ObjectRef
 
 MEASURED_MARGIN: Final = 0.5
-"""Seconds added to a latency that was measured on a running gateway.
+"""Seconds added to a latency that was measured on a gateway of that product, elsewhere.
 
 Real pods got requests up to 0.04 s longer than the paired canary had said (1.19 s against 1.15 s), and
 their deletion reaches the EndpointSlice 0.04-0.15 s after the API call, which the canary does not see.
@@ -31,6 +32,26 @@ kube-proxy waits `minSyncPeriod` (1 s) after each sync, and a rollout always syn
 
 KUBE_PROXY_ATTACH: Final = 1.1
 """Seconds until a ClusterIP uses a new endpoint: `minSyncPeriod` and the measured 0.106 s."""
+
+CANARY_MARGIN: Final = 0.25
+"""Seconds added to a latency that the canary measured on this very gateway.
+
+A pod's deletion reaches the EndpointSlice 0.04-0.15 s after the API call, which the canary does not see;
+real pods got requests 0.04 s longer than it had said; and it asks every 0.02 to 0.05 s.
+"""
+
+CANARY_DOUBT: Final = 0.5
+"""Seconds added on top while there are few samples: times the chance that all of them miss the slowest
+hundredth, `0.99^n`. 0.45 s with 10 samples, 0.18 s with 100, 0.02 s with 300."""
+
+DOUBT_SHARE: Final = 0.3
+"""As `CANARY_DOUBT`, as a share of the latency: what is slow varies more."""
+
+MIN_SAMPLES: Final = 10
+"""Detaches from which on a measurement replaces what was assumed."""
+
+STAY: Final = 0.25
+"""Seconds by which a measured need must be below a lower preStop before it is lowered."""
 
 MIN_APP_DRAIN: Final = 1
 """Least seconds that the app keeps between its SIGTERM and its SIGKILL."""
@@ -80,6 +101,8 @@ class GatewayFacts:
         read_timeout: As in `GatewayProfile`.
         keepalive_idle: As in `GatewayProfile`.
         retries: As in `GatewayProfile`.
+        measured: What the propagation canary found, if anything.
+        canary: Why the canary does not measure it, or what its numbers do not say; may be empty.
     """
 
     name: str
@@ -96,6 +119,8 @@ class GatewayFacts:
     read_timeout: float | None = None
     keepalive_idle: float | None = None
     retries: int | None = None
+    measured: Measured | None = None
+    canary: str = ""
 
     @property
     def needed_seconds(self) -> float:
@@ -123,6 +148,9 @@ class GatewayProfile:
         read_timeout: Seconds.
         keepalive_idle: Seconds that it keeps an idle connection; 0 where it keeps none.
         retries: How often it tries again.
+        canary: Whether it may be measured.
+        canary_host: Host header that leads to its canary; empty where not said.
+        canary_requests: Requests a minute that measuring may take, at most; None where not said.
     """
 
     name: str
@@ -140,6 +168,9 @@ class GatewayProfile:
     read_timeout: float | None = None
     keepalive_idle: float | None = None
     retries: int | None = None
+    canary: bool = True
+    canary_host: str = ""
+    canary_requests: int | None = None
 
 
 CLUSTER_IP: Final = GatewayFacts(
@@ -186,8 +217,44 @@ class DrainAdvice:
         return max(own, self.grace_period, self.pre_stop + MIN_APP_DRAIN)
 
 
+def with_measurement(facts: GatewayFacts, found: Measured | None, note: str = "") -> GatewayFacts:
+    """The facts with what the canary found in the place of what was assumed.
+
+    Fewer than `MIN_SAMPLES` detaches replace nothing, and an admin's own number is never lowered.
+
+    Args:
+        facts: As discovered.
+        found: What the canary found; None where it found nothing.
+        note: Why it did not, or what it could not see.
+    """
+    seen = replace(facts, measured=found, canary=note)
+    if found is None or found.detach.samples < MIN_SAMPLES:
+        return seen
+    if facts.evidence is Evidence.PROFILE and facts.detach_seconds >= found.decisive.p99:
+        return seen
+    return replace(
+        seen,
+        detach_seconds=found.decisive.p99,
+        attach_seconds=found.attach.p99 if found.attach else facts.attach_seconds,
+        evidence=Evidence.MEASURED,
+        source=_measurement(found),
+        margin_seconds=canary_margin(found),
+    )
+
+
+def canary_margin(found: Measured) -> float:
+    """Seconds added to what the canary measured; fewer with each sample, never below `CANARY_MARGIN`."""
+    missed = P99**found.decisive.samples
+    return CANARY_MARGIN + missed * max(CANARY_DOUBT, DOUBT_SHARE * found.decisive.p99)
+
+
 def advise_drain(
-    policy: DrainPolicy, gateways: Iterable[GatewayFacts], *, cluster_ip_clients: bool = False
+    policy: DrainPolicy,
+    gateways: Iterable[GatewayFacts],
+    *,
+    cluster_ip_clients: bool = False,
+    kube_proxy: GatewayFacts = CLUSTER_IP,
+    before: int | None = None,
 ) -> DrainAdvice:
     """Settle preStop and grace period for the pods of a guard.
 
@@ -196,16 +263,18 @@ def advise_drain(
         gateways: The gateways in front of the Service; none stands for "through its ClusterIP".
         cluster_ip_clients: Whether clients inside the cluster are known to use the ClusterIP beside
             the gateways, so that kube-proxy must have forgotten the pod as well.
+        kube_proxy: The way through a ClusterIP, as built in or as measured.
+        before: The preStop that is in force; a measured number leaves it for good reason only.
     """
     found = tuple(gateways)
-    candidates = [_through_kube_proxy(gateway) for gateway in found]
+    candidates = [_through_kube_proxy(gateway, kube_proxy) for gateway in found]
     if cluster_ip_clients or not found:
-        candidates.append(CLUSTER_IP)
+        candidates.append(kube_proxy)
     slowest = max(candidates, key=lambda g: (g.needed_seconds, g.name))
     grace = None if policy.grace_period is None else math.ceil(policy.grace_period)
     if policy.pre_stop is not None:
         return _explicit(math.ceil(policy.pre_stop), grace, slowest)
-    return _auto(policy, grace, slowest, found)
+    return _auto(policy, grace, slowest, found, before)
 
 
 def recommended_patch(advice: DrainAdvice, containers: Iterable[str], own_grace: int = 30) -> str:
@@ -224,11 +293,36 @@ def recommended_patch(advice: DrainAdvice, containers: Iterable[str], own_grace:
     return json.dumps({"spec": {"template": {"spec": pod_spec}}}, separators=(",", ":"))
 
 
-def _through_kube_proxy(gateway: GatewayFacts) -> GatewayFacts:
-    """A gateway that sends to the ClusterIP is never faster than kube-proxy, unless measured so."""
+def _through_kube_proxy(gateway: GatewayFacts, kube_proxy: GatewayFacts) -> GatewayFacts:
+    """A gateway that sends to the ClusterIP is as fast as kube-proxy, unless somebody knows better."""
     if not gateway.via_cluster_ip or gateway.evidence in {Evidence.MEASURED, Evidence.PROFILE}:
         return gateway
-    return max(gateway, CLUSTER_IP, key=lambda g: g.needed_seconds)
+    if kube_proxy.evidence is Evidence.MEASURED and _is_kube_proxys(gateway):
+        return kube_proxy
+    return max(gateway, kube_proxy, key=lambda g: g.needed_seconds)
+
+
+def _is_kube_proxys(gateway: GatewayFacts) -> bool:
+    """Whether the number is not the product's own, but the built-in one of kube-proxy."""
+    return gateway.source == CLUSTER_IP.source
+
+
+def _measurement(found: Measured) -> str:
+    """Where a measured number comes from, and how sure it is."""
+    counted = found.decisive
+    samples, sure = counted.samples, round(100 * counted.confidence)
+    rank = "their maximum" if counted.p99 == counted.max else "their 99th percentile"
+    words = (
+        f"{samples} toggles of the canary, each right after another endpoint change, {rank}; with {sure} % "
+        "confidence 99 of 100 are not slower"
+    )
+    if found.sticks:
+        return (
+            f"{words}; kept-alive connections stay until the app ends them, so it must on SIGTERM"
+        )
+    if found.kept:
+        return f"{words}; kept-alive connections ended within {_number(found.kept.max)} s"
+    return words
 
 
 def _explicit(pre_stop: int, grace: int | None, slowest: GatewayFacts) -> DrainAdvice:
@@ -248,8 +342,9 @@ def _auto(
     grace: int | None,
     slowest: GatewayFacts,
     found: tuple[GatewayFacts, ...],
+    before: int | None,
 ) -> DrainAdvice:
-    needed = math.ceil(slowest.needed_seconds)
+    needed = _settled(slowest, before)
     limit = math.floor(policy.max_pre_stop)
     pre_stop = min(needed, limit)
     reason = (
@@ -257,6 +352,8 @@ def _auto(
         f"{_number(slowest.detach_seconds)} s after its deletion, and "
         f"{_number(slowest.margin_seconds)} s of margin ({slowest.evidence}: {slowest.source})"
     )
+    if needed != math.ceil(slowest.needed_seconds):
+        reason += f"; {_number(slowest.needed_seconds)} s is too near to {needed} s for a change"
     if needed > limit:
         reason += (
             f"; {needed} s would be needed but maxPreStop is {limit} s, so requests may fail in the "
@@ -267,10 +364,23 @@ def _auto(
     )
 
 
+def _settled(slowest: GatewayFacts, before: int | None) -> int:
+    """Whole seconds of preStop, which measurements that differ by little do not move to and fro.
+
+    It is raised as soon as the margin that every pod needs is touched, and lowered once it is clear.
+    """
+    wanted = math.ceil(slowest.needed_seconds)
+    if before is None or slowest.evidence is not Evidence.MEASURED or abs(wanted - before) != 1:
+        return wanted
+    if wanted > before:
+        return before if slowest.detach_seconds + CANARY_MARGIN <= before else wanted
+    return wanted if slowest.needed_seconds <= wanted - STAY else before
+
+
 def _who(slowest: GatewayFacts, found: tuple[GatewayFacts, ...]) -> str:
     if not found:
         return "no gateway was found, so kube-proxy is assumed to be in front; it"
-    if slowest is CLUSTER_IP:
+    if slowest.kind is GatewayKind.CLUSTER_IP:
         return "kube-proxy, which picks the pods behind the ClusterIP,"
     others = len(found) - 1
     rank = f", the slowest of {len(found)} gateways," if others else ""

@@ -1,0 +1,317 @@
+"""The canary's decisions, against gateways that are played."""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from upstream_guard.core import canary
+from upstream_guard.core.canary import (
+    Absence,
+    Act,
+    Arrival,
+    CanaryPlan,
+    Connections,
+    Endpoint,
+    Pace,
+    Sample,
+    Toggle,
+    arrived,
+    ask_period,
+    canary_host,
+    canary_name,
+    measured,
+    next_act,
+    next_kind,
+    sample_of,
+)
+from upstream_guard.core.latency import Latencies, Measured
+from upstream_guard.core.tuning import GatewayKind
+
+START = 1000.0
+Step = tuple[Act, float]
+
+
+@dataclass
+class Gateway:
+    """Sends each request to the listed endpoint that it knows last, `delay` after the write.
+
+    A kept connection stays until `ends` seconds after the detach, or until the endpoint ends it.
+    """
+
+    delay: float
+    keeps: bool = False
+    ends: float = float("inf")
+    reachable: bool = True
+    writes: list[Step] = field(default_factory=list)
+
+    def pick(self, toggle: Toggle, now: float) -> Arrival | None:
+        if not self.reachable:
+            return None
+        gone = toggle.detach_at and now >= toggle.detach_at + self.delay
+        if not gone:
+            return Arrival(now, toggle.outgoing, self.keeps and toggle.warmed > 0)
+        ended = toggle.ended_at or now >= toggle.detach_at + self.ends
+        if self.keeps and not ended:
+            return Arrival(now, toggle.outgoing, reused=True)
+        return Arrival(now, toggle.incoming)
+
+
+def play(gateway: Gateway, connections: Connections = Connections.NEW) -> tuple[Toggle, Act, int]:
+    """One toggle from start to end; the toggle, how it ended, and the requests that it took."""
+    now, asked = START, 0
+    toggle = Toggle(now, Endpoint.A, Absence.ABSENT, connections, expected=1.0)
+    while now < START + 500:
+        act = next_act(toggle, now)
+        if act in {Act.DONE, Act.FAIL}:
+            return toggle, act, asked
+        if act is Act.ATTACH:
+            gateway.writes.append((act, now))
+            toggle = replace(toggle, attach_at=now)
+            now += canary.PAIR_SECONDS
+        elif act is Act.DETACH:
+            gateway.writes.append((act, now))
+            toggle = replace(toggle, detach_at=now)
+        elif act is Act.END_KEPT:
+            toggle = replace(toggle, ended_at=now)
+        else:
+            asked += 1
+            arrival = gateway.pick(toggle, now)
+            toggle = toggle if arrival is None else arrived(toggle, arrival)
+            now += ask_period(toggle, now)
+    pytest.fail("the toggle never ended")
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.03, 1.0, 1.15, 5.0, 30.0])
+def test_measures_the_delay_to_within_the_time_between_two_requests(delay: float) -> None:
+    toggle, end, _ = play(Gateway(delay))
+    sample = sample_of(toggle, 5.0)
+    assert end is Act.DONE
+    assert sample.detach == pytest.approx(delay, abs=canary.SLOW_PERIOD + 1e-6)
+    assert sample.detach <= delay
+    assert sample.attach == pytest.approx(
+        delay + canary.PAIR_SECONDS, abs=canary.SLOW_PERIOD + 1e-6
+    )
+    assert (sample.kept, sample.sticks, sample.at) == (None, None, 5.0)
+
+
+def test_the_detach_follows_the_attach_as_in_a_rollout() -> None:
+    gateway = Gateway(1.0)
+    play(gateway)
+    (first, attached), (second, detached) = gateway.writes
+    assert (first, second) == (Act.ATTACH, Act.DETACH)
+    assert detached - attached == pytest.approx(canary.PAIR_SECONDS)
+
+
+def test_no_way_through_means_no_write() -> None:
+    gateway = Gateway(0.0, reachable=False)
+    _, end, asked = play(gateway)
+    assert end is Act.FAIL
+    assert gateway.writes == []
+    assert asked <= canary.REACH_SECONDS / canary.SEARCH_PERIOD + 1
+
+
+def test_an_endpoint_that_is_never_forgotten_ends_the_toggle_all_the_same() -> None:
+    toggle, end, _ = play(Gateway(10_000.0))
+    assert end is Act.DONE
+    detach = sample_of(toggle, 0.0).detach
+    assert detach is not None
+    assert detach >= canary.GIVE_UP_SECONDS - 1
+
+
+def test_requests_of_a_toggle_are_few() -> None:
+    assert play(Gateway(0.005))[2] < 70
+    assert play(Gateway(1.1))[2] < 130
+
+
+def test_kept_connections_that_end_with_the_list_are_measured_apart() -> None:
+    toggle, end, _ = play(Gateway(0.0, keeps=True, ends=0.2), Connections.KEPT)
+    sample = sample_of(toggle, 0.0)
+    assert end is Act.DONE
+    assert sample.detach is None
+    assert sample.kept == pytest.approx(0.2, abs=canary.FAST_PERIOD + 1e-6)
+    assert sample.sticks is False
+
+
+def test_kept_connections_that_stay_are_ended_by_the_canary_and_reported() -> None:
+    toggle, end, _ = play(Gateway(0.0, keeps=True), Connections.KEPT)
+    assert end is Act.DONE
+    assert sample_of(toggle, 0.0) == Sample(0.0, sample_of(toggle, 0.0).attach, sticks=True)
+    assert toggle.ended_at - toggle.detach_at == pytest.approx(
+        1.0 + canary.KEPT_SECONDS, abs=canary.SLOW_PERIOD
+    )
+
+
+def test_a_gateway_that_keeps_none_says_nothing_of_kept_connections() -> None:
+    toggle, end, _ = play(Gateway(0.0), Connections.KEPT)
+    assert end is Act.DONE
+    assert toggle.warmed >= canary.WARM_UP
+    assert sample_of(toggle, 7.0) == Sample(7.0)
+
+
+def test_requests_between_attach_and_detach_are_no_delay() -> None:
+    toggle = replace(Toggle(START, Endpoint.A, Absence.ABSENT), attach_at=START + 1)
+    assert arrived(toggle, Arrival(START + 1.01, Endpoint.A)) == toggle
+
+
+def test_a_request_to_the_other_one_before_it_is_listed_is_no_attach() -> None:
+    toggle = Toggle(START, Endpoint.A, Absence.ABSENT)
+    assert arrived(toggle, Arrival(START, Endpoint.B)) == toggle
+
+
+# Names.
+
+
+def test_a_profile_with_a_short_name_has_a_canary_that_people_can_tell() -> None:
+    assert canary_name(GatewayKind.PROFILE, "edge-nginx") == "canary-gatewayprofile-edge-nginx"
+    assert canary_host(GatewayKind.PROFILE, "edge") == (
+        "canary-gatewayprofile-edge.upstream-guard.invalid"
+    )
+
+
+@given(
+    st.sampled_from(GatewayKind),
+    st.text(st.sampled_from("abcXYZ019-./ ()"), max_size=330),
+    st.text(st.sampled_from("abcXYZ019-./ ()"), max_size=330),
+)
+def test_names_are_labels_and_tell_gateways_apart(kind: GatewayKind, one: str, two: str) -> None:
+    for name in (canary_name(kind, one), canary_name(kind, two)):
+        assert len(name) <= 63
+        assert name.strip("abcdefghijklmnopqrstuvwxyz0123456789-") == ""
+        assert name[-1] != "-"
+    assert (one == two) == (canary_name(kind, one) == canary_name(kind, two))
+    for other in GatewayKind:
+        if other is not kind:
+            assert canary_name(other, one) != canary_name(kind, one)
+
+
+def test_a_plan_is_known_by_its_gateway() -> None:
+    plan = CanaryPlan(GatewayKind.GATEWAY, "prod/public", "x.invalid")
+    assert plan.key == (GatewayKind.GATEWAY, "prod/public")
+    assert plan.service.startswith("canary-gateway-prod-public-")
+
+
+# When.
+
+
+def run(pace: Pace, seconds: float, requests: int = 60) -> list[float]:
+    """When toggles of two seconds each end, in so many seconds."""
+    now, ends = 0.0, []
+    while True:
+        now = max(now, pace.next_at) + 2.0
+        if now > seconds:
+            return ends
+        ends.append(now)
+        pace = canary.after_toggle(pace, now, requests, 2.0, 1200, 0.5)
+
+
+def test_a_burst_then_slower_and_slower() -> None:
+    ends = run(Pace(), 3 * 3600)
+    gaps = [b - a for a, b in itertools.pairwise(ends)]
+    burst = gaps[: canary.FIRST_BURST - 1]
+    assert all(gap < 4 for gap in burst)
+    later = gaps[canary.FIRST_BURST - 1 :]
+    assert later[0] < 20
+    assert max(gaps) <= canary.MAX_INTERVAL + 2.0
+    assert later[-1] > 200
+    assert sum(end > 7200 for end in ends) <= 18, "an hour of peace has few toggles"
+
+
+def test_the_budget_stretches_a_burst() -> None:
+    pace = canary.after_toggle(Pace(), 100.0, requests=600, seconds=2.0, per_minute=600, jitter=0)
+    assert pace.next_at == pytest.approx(158.0)
+
+
+def test_a_changed_gateway_is_measured_at_once() -> None:
+    calm = Pace(next_at=900.0, burst=0, interval=240.0, toggles=60)
+    changed = canary.at_once(calm, 100.0)
+    assert (changed.next_at, changed.burst) == (100.0, canary.CHANGE_BURST)
+    assert changed.interval == canary.FIRST_INTERVAL
+    busy = Pace(next_at=101.0, burst=30)
+    assert canary.at_once(busy, 100.0) == busy
+
+
+def test_a_closed_way_is_tried_less_and_less_often() -> None:
+    pace, now, waits = Pace(), 0.0, []
+    for _ in range(12):
+        pace = canary.after_failure(pace, now, 1.0)
+        waits.append(pace.next_at - now)
+        now = pace.next_at
+    assert waits == sorted(waits)
+    assert waits[0] == canary.FIRST_RETRY
+    assert waits[-1] == canary.MAX_RETRY
+    assert canary.after_toggle(pace, now, 1, 1.0, 1200, 0).failures == 0
+
+
+def test_every_kind_of_toggle_has_its_turn() -> None:
+    kinds = [next_kind(Pace(toggles=n), keeps=True) for n in range(36)]
+    assert {kind for kind, connections in kinds if connections is Connections.NEW} == set(Absence)
+    assert {kind for kind, connections in kinds if connections is Connections.KEPT} == set(Absence)
+    assert sum(c is Connections.KEPT for _, c in kinds) == 9
+    assert all(next_kind(Pace(toggles=n), keeps=False)[1] is Connections.NEW for n in range(36))
+
+
+# What is made of it.
+
+
+def samples(count: int, detach: float = 1.0, **changes: object) -> tuple[Sample, ...]:
+    return tuple(
+        replace(Sample(float(n), 0.1, detach + n / 1000), **changes)  # type: ignore[arg-type]
+        for n in range(count)
+    )
+
+
+def test_samples_amount_to_quantiles_apart() -> None:
+    found = measured((*samples(10), Sample(11.0, kept=3.0, sticks=False), Sample(12.0)))
+    assert found is not None
+    assert found.detach == Latencies(10, 1.004, 1.008, 1.009, 1.009)
+    assert found.attach is not None
+    assert found.attach.samples == 10
+    assert found.kept == Latencies(1, 3.0, 3.0, 3.0, 3.0)
+    assert (found.sticks, found.last) == (False, 12.0)
+    assert measured((Sample(1.0, kept=1.0),)) is None
+
+
+def test_one_kept_connection_that_stays_is_enough() -> None:
+    assert getattr(measured((*samples(3), Sample(9.0, sticks=True))), "sticks", None) is True
+
+
+def test_surprises() -> None:
+    calm = measured(samples(30))
+    assert not canary.is_surprise(Sample(0.0, detach=1.2), calm)
+    assert canary.is_surprise(Sample(0.0, detach=2.0), calm)
+    assert not canary.is_surprise(Sample(0.0, detach=2.0), None)
+    assert not canary.is_surprise(Sample(0.0), calm)
+
+
+def test_a_steady_gateway_is_hardly_ever_news() -> None:
+    told, news, window = None, 0, []
+    for number in range(1200):
+        at = 240.0 * number
+        window = [*window, Sample(at, 0.1, 1.0 + (number * 7919 % 50) / 1000)][
+            -canary.MAX_SAMPLES :
+        ]
+        found = measured(tuple(window))
+        assert found is not None
+        if canary.is_news(told, found, at):
+            told, news = found, news + 1
+    assert news <= len(canary.MILESTONES) + 5, "three days: the start, and once a day"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: replace(m, sticks=True),
+        lambda m: replace(m, kept=m.detach),
+        lambda m: replace(m, detach=replace(m.detach, p99=1.5)),
+        lambda m: replace(m, attach=replace(m.attach, p99=0.5)),
+    ],
+)
+def test_what_matters_is_news_at_once(change: Callable[[Measured], Measured]) -> None:
+    told = measured(samples(40))
+    assert told is not None
+    assert not canary.is_news(told, told, told.last + 60)
+    assert canary.is_news(told, change(told), told.last + 60)
