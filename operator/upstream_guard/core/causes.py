@@ -41,6 +41,8 @@ class Cause(StrEnum):
     """The gateway still uses an address that has left the list."""
     OVERLOAD = "overload"
     """A connection or pending-request limit was hit."""
+    GATEWAY_DOWN = "gateway-down"
+    """The gateway itself takes no connection: no upstream was asked at all."""
     APP_ERROR = "app-error"
     """The app itself answered, with a status that says it is not well."""
 

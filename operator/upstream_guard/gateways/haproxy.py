@@ -10,6 +10,8 @@ PROFILE = through_cluster_ip(
         answers=HAPROXY_TO_CLUSTER_IP,
         # Half of the idle connections are closed every 5 s (`pool-purge-delay`); the rest live longer.
         keepalive_idle=5.0,
+        # Its error files have no `Server` header, and it leaves the app\'s alone.
+        bare_pages=True,
         # `retries 3`, a second apart; it has no time-outs but those that are configured.
         refused_retries=3,
         retry_pause=1.0,

@@ -9,6 +9,8 @@ BEHAVIOUR = Behaviour(
     answers=HAPROXY,
     # Half of the idle connections are closed every 5 s (`pool-purge-delay`); the rest live longer.
     keepalive_idle=5.0,
+    # Its error files have no `Server` header, and it leaves the app\'s alone.
+    bare_pages=True,
     # timeout-connect and timeout-server (documentation).
     connect_timeout=5.0,
     read_timeout=50.0,

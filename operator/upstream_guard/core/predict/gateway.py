@@ -44,6 +44,7 @@ class Behaviour:
             a pod per connection, few requests then meet a fresh pick.
         replays: A request that broke off on a reused connection is sent again (Go's transport, for
             methods that may be repeated).
+        bare_pages: Its own error pages carry no `Server` header, and the app's is passed on.
     """
 
     answers: Mapping[Cause, Answer] = field(default_factory=dict)
@@ -56,6 +57,7 @@ class Behaviour:
     retry_pause: float = 0.0
     reuses: bool = False
     replays: bool = False
+    bare_pages: bool = False
 
 
 UNKNOWN_ANSWER: Final = Answer(502, "not known for this gateway")
