@@ -9,7 +9,14 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from upstream_guard.core.model import DrainMode, ListMode, ObjectRef, ProbeProtocol
+from upstream_guard.core.model import (
+    DrainMode,
+    ListMode,
+    ObjectRef,
+    ProbeProtocol,
+    RouteProbeMode,
+    RouteProbePolicy,
+)
 from upstream_guard.resources.guard import parse_guard
 from upstream_guard.resources.profile import parse_profile
 from upstream_guard.resources.schema import (
@@ -63,6 +70,7 @@ def test_shortest_guard_has_every_default() -> None:
         60.0,
     )
     assert guard.detection.error_statuses == (502, 503, 504)
+    assert guard.detection.route_probe == RouteProbePolicy(RouteProbeMode.AUTO, 5.0, 0.1, "", "")
 
 
 def test_full_example_is_read_field_by_field() -> None:
@@ -73,6 +81,7 @@ def test_full_example_is_read_field_by_field() -> None:
     assert guard.probe.headers == (("X-Probe", "upstream-guard"),)
     assert guard.drain.pre_stop == 5.0
     assert guard.drain.grace_period == 45.0
+    assert guard.detection.route_probe.path == "/healthz"
 
 
 def test_timeout_follows_a_shorter_interval() -> None:

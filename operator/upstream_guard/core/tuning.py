@@ -57,6 +57,14 @@ MIN_APP_DRAIN: Final = 1
 """Least seconds that the app keeps between its SIGTERM and its SIGKILL."""
 
 
+NO_CLASS: Final = "(no class)"
+"""Name of whatever serves an Ingress without a class.
+
+The API server fills in the default class where there is one, so this is left to a controller that
+takes such Ingresses of its own accord, as GKE's does: which one cannot be known from here.
+"""
+
+
 class Evidence(StrEnum):
     """What a number rests on, strongest first."""
 

@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 from upstream_guard.core.model import ObjectRef, Route
 from upstream_guard.core.tuning import (
     MEASURED_MARGIN,
+    NO_CLASS,
     Evidence,
     GatewayFacts,
     GatewayKind,
@@ -58,13 +59,6 @@ PROFILES: Final[Mapping[str, Profile]] = {
     )
 }
 """Every built-in profile, by the name of its controller."""
-
-NO_CLASS: Final = "(no class)"
-"""Name of whatever serves an Ingress without a class.
-
-The API server fills in the default class where there is one, so this is left to a controller that
-takes such Ingresses of its own accord, as GKE's does: which one cannot be known from here.
-"""
 
 
 def discover(

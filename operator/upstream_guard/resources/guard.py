@@ -14,6 +14,8 @@ from upstream_guard.core.model import (
     ObjectRef,
     ProbeOverrides,
     ProbeProtocol,
+    RouteProbeMode,
+    RouteProbePolicy,
     UpstreamListPolicy,
 )
 from upstream_guard.core.names import GUARD_KIND
@@ -99,6 +101,14 @@ class _Drain(Strict):
     max_pre_stop: Annotated[float, duration("1s", "10m")] = 60.0
 
 
+class _RouteProbe(Strict):
+    mode: Annotated[RouteProbeMode, Field(strict=False)] = RouteProbeMode.AUTO
+    interval: Annotated[float, duration("1s", "5m")] = 5.0
+    change_interval: Annotated[float, duration("100ms", "1m")] = 0.1
+    path: Annotated[str, text(r"/[!-~]*", 1024, "a path such as /healthz")] | None = None
+    host: Annotated[str, text(_HOST, 253, "a host name without a port")] | None = None
+
+
 class _Detection(Strict):
     min_requests: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     error_statuses: Annotated[
@@ -106,6 +116,7 @@ class _Detection(Strict):
         Field(min_length=1, max_length=16),
         AfterValidator(check_distinct),
     ] = [502, 503, 504]  # noqa: RUF012 (pydantic copies it)
+    route_probe: _RouteProbe = _RouteProbe()
 
 
 class _Spec(Strict):
@@ -144,8 +155,21 @@ def parse_guard(body: object) -> Guard:
         drain=DrainPolicy(
             spec.drain.mode, spec.drain.pre_stop, spec.drain.grace_period, spec.drain.max_pre_stop
         ),
-        detection=DetectionPolicy(
-            spec.detection.min_requests, tuple(spec.detection.error_statuses)
+        detection=_detection(spec.detection),
+    )
+
+
+def _detection(detection: _Detection) -> DetectionPolicy:
+    probe = detection.route_probe
+    return DetectionPolicy(
+        detection.min_requests,
+        tuple(detection.error_statuses),
+        RouteProbePolicy(
+            probe.mode,
+            probe.interval,
+            probe.change_interval,
+            probe.path or "",
+            probe.host or "",
         ),
     )
 
@@ -169,6 +193,13 @@ def _overrides(probe: _Probe) -> ProbeOverrides:
 def _broken_rules(spec: _Spec) -> Iterator[Problem]:
     """The rules between fields: those of the CRD's CEL, in the same words."""
     yield from _broken_probe_rules(spec.probe)
+    route = spec.detection.route_probe
+    if route.change_interval > route.interval:
+        yield Problem(
+            "spec.detection.routeProbe.changeInterval",
+            "must not be longer than spec.detection.routeProbe.interval, for during a change more is "
+            "asked, not less; lower changeInterval or raise interval",
+        )
     drain = spec.drain
     if drain.pre_stop is None:
         return
