@@ -103,6 +103,8 @@ class GatewayDelta:
         failures: Attempts at upstreams that failed, by kind; empty where it counts none.
         endpoint: The endpoint that it is about, `10.0.0.7:8080`; empty for all of them together.
         healthy: Endpoints that it holds usable; None where it does not tell.
+        replica: Address of the gateway's replica that counted; empty for all of them together. What
+            replicas counted in the same time adds up.
     """
 
     gateway: str
@@ -114,6 +116,7 @@ class GatewayDelta:
     failures: Mapping[Failure, int] = field(default_factory=dict)
     endpoint: str = ""
     healthy: int | None = None
+    replica: str = ""
 
 
 @dataclass(frozen=True, slots=True)

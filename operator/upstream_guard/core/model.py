@@ -343,6 +343,7 @@ class Route:
         tls_hosts: Hosts that an Ingress serves over TLS; an empty one stands for every host.
         addresses: Where an Ingress is served, by its status.
         parents: The Gateways of an HTTPRoute.
+        backends: Of an HTTPRoute: for each rule its backends in order, None for what is no Service.
     """
 
     kind: str
@@ -354,6 +355,7 @@ class Route:
     tls_hosts: tuple[str, ...] = ()
     addresses: tuple[GatewayAddress, ...] = ()
     parents: tuple[ParentRef, ...] = ()
+    backends: tuple[tuple[ObjectRef | None, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ import math
 
 from upstream_guard.core.causes import Cause
 from upstream_guard.core.predict.gateway import Behaviour
+from upstream_guard.gateways.caddy_view import ADAPTER
 from upstream_guard.gateways.families import (
     complete,
     documented,
@@ -40,4 +41,5 @@ PROFILE = through_cluster_ip(
         connect_timeout=3.0,
         read_timeout=math.inf,
     ),
+    adapter=ADAPTER,
 )

@@ -1,8 +1,12 @@
 """Contour with Envoy: sends endpoints to Envoy at once, ready ones only."""
 
+from collections.abc import Iterator
+
 from upstream_guard.core.predict.estimate import Estimate
 from upstream_guard.core.predict.gateway import Behaviour
 from upstream_guard.core.tuning import MEASURED_MARGIN, Evidence
+from upstream_guard.gateways import envoy_stats
+from upstream_guard.gateways.adapter import Known, PodSigns
 from upstream_guard.gateways.families import ENVOY
 from upstream_guard.gateways.profile import Profile
 
@@ -15,6 +19,27 @@ BEHAVIOUR = Behaviour(
     # Contour's documentation: 2 s, and Envoy's 15 s for a response.
     connect_timeout=2.0,
     read_timeout=15.0,
+)
+
+
+def _names(known: Known) -> Iterator[str]:
+    """Contour's code (`AltStatName`), and seen in the lab; `_` is in no name of Kubernetes."""
+    for port in known.ports:
+        yield f"{known.service.namespace}_{known.service.name}_{port.number}"
+
+
+ADAPTER = envoy_stats.adapter(
+    _names,
+    PodSigns(
+        # Of its example manifests, its provisioner and Bitnami's chart.
+        labels=(
+            {"app": "envoy"},
+            {"app.kubernetes.io/name": "contour", "app.kubernetes.io/component": "envoy"},
+        ),
+        port=8002,
+        path="/stats/prometheus",
+        gateway_label="projectcontour.io/owning-gateway-name",
+    ),
 )
 
 PROFILE = Profile(
@@ -30,6 +55,7 @@ PROFILE = Profile(
     gateway_controllers=("projectcontour.io/*",),
     margin_seconds=MEASURED_MARGIN,
     behaviour=BEHAVIOUR,
+    adapter=ADAPTER,
     detach=Estimate(0.002, 0.005, 0.03, Evidence.BUILTIN, f"{_MEASURED}: 0.005 s, 0.03 s at most"),
     attach=Estimate(
         0.017, 0.025, 0.075, Evidence.BUILTIN, f"{_MEASURED}: 0.025 s, 0.075 s at most"

@@ -1,7 +1,11 @@
 """Envoy Gateway: sends every endpoint to Envoy, terminating ones as DRAINING."""
 
+from collections.abc import Iterator
+
 from upstream_guard.core.predict.gateway import Behaviour
 from upstream_guard.core.tuning import Evidence
+from upstream_guard.gateways import envoy_stats
+from upstream_guard.gateways.adapter import Known, PodSigns
 from upstream_guard.gateways.families import ENVOY
 from upstream_guard.gateways.profile import Profile
 
@@ -16,6 +20,34 @@ BEHAVIOUR = Behaviour(
     serves_terminating=True,
 )
 
+
+def _names(known: Known) -> Iterator[str]:
+    """Envoy Gateway's code: a cluster for each rule, or for each backend of it, or for a Service.
+
+    A rule with several backends is one cluster, whose answers are nobody's in particular.
+    """
+    for route, index, backends in known.rules:
+        rule = f"httproute/{route.namespace}/{route.name}/rule/{index}"
+        if set(backends) == {known.service}:
+            yield rule
+        for place, backend in enumerate(backends):
+            if backend == known.service:
+                yield f"{rule}/backend/{place}"
+    for port in known.ports:
+        yield f"service/{known.service.namespace}/{known.service.name}/{port.number}"
+
+
+ADAPTER = envoy_stats.adapter(
+    _names,
+    PodSigns(
+        labels=(),
+        port=19001,
+        path="/stats/prometheus",
+        gateway_label="gateway.envoyproxy.io/owning-gateway-name",
+        gateway_namespace_label="gateway.envoyproxy.io/owning-gateway-namespace",
+    ),
+)
+
 PROFILE = Profile(
     controller="envoy-gateway",
     detach_seconds=0.5,
@@ -28,4 +60,5 @@ PROFILE = Profile(
     bad_statuses=(502, 503, 504),
     gateway_controllers=("gateway.envoyproxy.io/*",),
     behaviour=BEHAVIOUR,
+    adapter=ADAPTER,
 )

@@ -1,8 +1,12 @@
 """A plain HAProxy that sends to the Service's ClusterIP."""
 
 from upstream_guard.core.predict.gateway import Behaviour
+from upstream_guard.gateways import haproxy_stats
 from upstream_guard.gateways.families import HAPROXY_TO_CLUSTER_IP
 from upstream_guard.gateways.profile import through_cluster_ip
+
+ADAPTER = haproxy_stats.adapter(lambda _: (), "/stats;csv")
+"""Its backends have names of the user's own: the statistics page says where they lead."""
 
 PROFILE = through_cluster_ip(
     "haproxy",
@@ -16,4 +20,5 @@ PROFILE = through_cluster_ip(
         refused_retries=3,
         retry_pause=1.0,
     ),
+    adapter=ADAPTER,
 )

@@ -1,7 +1,11 @@
 """jcmoraisjr's HAProxy Ingress: 200 ms of quiet, and 2 s between updates."""
 
+from collections.abc import Iterator
+
 from upstream_guard.core.predict.gateway import Behaviour
 from upstream_guard.core.tuning import Evidence
+from upstream_guard.gateways import haproxy_stats
+from upstream_guard.gateways.adapter import Known, PodSigns
 from upstream_guard.gateways.families import HAPROXY
 from upstream_guard.gateways.profile import Profile
 
@@ -16,6 +20,23 @@ BEHAVIOUR = Behaviour(
     read_timeout=50.0,
 )
 
+
+def _names(known: Known) -> Iterator[str]:
+    """Its code for Ingresses; what Gateways lead to goes by its addresses."""
+    for port in known.ports:
+        yield f"{known.service.namespace}_{known.service.name}_{port.target}"
+
+
+ADAPTER = haproxy_stats.adapter(
+    _names,
+    "/;csv",
+    PodSigns(
+        labels=({"run": "haproxy-ingress"}, {"app.kubernetes.io/name": "haproxy-ingress"}),
+        port=9101,
+        admin_port=1936,
+    ),
+)
+
 PROFILE = Profile(
     controller="haproxy-ingress",
     detach_seconds=2.2,
@@ -26,4 +47,5 @@ PROFILE = Profile(
     ingress_controllers=("haproxy-ingress.github.io/*",),
     gateway_controllers=("haproxy-ingress.github.io/*",),
     behaviour=BEHAVIOUR,
+    adapter=ADAPTER,
 )

@@ -1,7 +1,11 @@
 """HAProxy's own ingress controller: synchronises every 5 s."""
 
+from collections.abc import Iterator
+
 from upstream_guard.core.predict.gateway import Behaviour
 from upstream_guard.core.tuning import Evidence
+from upstream_guard.gateways import haproxy_stats
+from upstream_guard.gateways.adapter import Known, PodSigns
 from upstream_guard.gateways.families import HAPROXY
 from upstream_guard.gateways.profile import Profile
 
@@ -16,6 +20,25 @@ BEHAVIOUR = Behaviour(
     read_timeout=50.0,
 )
 
+
+def _names(known: Known) -> Iterator[str]:
+    """Its code (`GetBackendName`)."""
+    for port in known.ports:
+        yield f"{known.service.namespace}_svc_{known.service.name}_{port.name or port.number}"
+
+
+ADAPTER = haproxy_stats.adapter(
+    _names,
+    "/;csv",
+    PodSigns(
+        # Of its manifests and of its chart.
+        labels=({"run": "haproxy-ingress"}, {"app.kubernetes.io/name": "kubernetes-ingress"}),
+        port=1024,
+        # The statistics page is on the port of the metrics, without a password, addresses included.
+        admin_port=1024,
+    ),
+)
+
 PROFILE = Profile(
     controller="haproxytech",
     detach_seconds=5.0,
@@ -28,4 +51,5 @@ PROFILE = Profile(
     ingress_classes=("haproxy",),
     gateway_controllers=("haproxy.org/*",),
     behaviour=BEHAVIOUR,
+    adapter=ADAPTER,
 )

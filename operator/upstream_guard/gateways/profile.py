@@ -12,6 +12,7 @@ from upstream_guard.core.tuning import (
     GatewayFacts,
     GatewayKind,
 )
+from upstream_guard.gateways.adapter import Adapter
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class Profile:
         behaviour: How it treats its upstreams by default.
         detach: The distribution behind `detach_seconds`, where it was measured.
         attach: The distribution behind `attach_seconds`, where it was measured.
+        adapter: How its own view is read; None where it shows none.
     """
 
     controller: str
@@ -49,6 +51,7 @@ class Profile:
     behaviour: Behaviour = UNKNOWN_BEHAVIOUR
     detach: Estimate | None = None
     attach: Estimate | None = None
+    adapter: Adapter | None = None
 
     def is_ingress_controller(self, controller: str) -> bool:
         """Whether an IngressClass of that controller is served by this product."""
@@ -74,7 +77,11 @@ class Profile:
         )
 
 
-def through_cluster_ip(controller: str, behaviour: Behaviour = UNKNOWN_BEHAVIOUR) -> Profile:
+def through_cluster_ip(
+    controller: str,
+    behaviour: Behaviour = UNKNOWN_BEHAVIOUR,
+    adapter: Adapter | None = None,
+) -> Profile:
     """The profile of a proxy that sends to the Service's ClusterIP: as fast as kube-proxy.
 
     No route names such a proxy, so a GatewayProfile, or who asks, has to.
@@ -89,6 +96,7 @@ def through_cluster_ip(controller: str, behaviour: Behaviour = UNKNOWN_BEHAVIOUR
         via_cluster_ip=True,
         margin_seconds=CLUSTER_IP.margin_seconds,
         behaviour=behaviour,
+        adapter=adapter,
     )
 
 

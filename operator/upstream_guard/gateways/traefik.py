@@ -7,6 +7,7 @@ from upstream_guard.core.predict.gateway import Behaviour
 from upstream_guard.core.tuning import Evidence
 from upstream_guard.gateways.families import complete, documented, inferred, known, noted, retrying
 from upstream_guard.gateways.profile import Profile
+from upstream_guard.gateways.traefik_view import ADAPTER
 
 _ANSWERS = {
     Cause.REFUSED: known(502),
@@ -44,4 +45,5 @@ PROFILE = Profile(
     ingress_classes=("traefik",),
     gateway_controllers=("traefik.io/*",),
     behaviour=BEHAVIOUR,
+    adapter=ADAPTER,
 )

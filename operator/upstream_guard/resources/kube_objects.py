@@ -200,6 +200,10 @@ def parse_httproute(obj: Json) -> Route:
         gateway_class=",".join(unique(parent.gateway for parent in parents)),
         ways=ways[:MAX_WAYS],
         parents=parents,
+        backends=tuple(
+            tuple(_backend(ref.namespace, b) for b in rule.get("backendRefs") or ())
+            for rule in spec.get("rules") or ()
+        ),
     )
 
 
@@ -289,12 +293,19 @@ def _ingress_addresses(status: Json) -> tuple[GatewayAddress, ...]:
     )
 
 
+def _backend(namespace: str, backend: Json) -> ObjectRef | None:
+    """The Service that a backendRef names; None where it names something else."""
+    if not backend.get("name") or (backend.get("kind") or "Service") != "Service":
+        return None
+    return ObjectRef(backend.get("namespace") or namespace, backend["name"])
+
+
 def _httproute_ways(namespace: str, hosts: tuple[str, ...], spec: Json) -> Iterator[RouteWay]:
     for rule in spec.get("rules") or ():
         backends = [
-            (ObjectRef(b.get("namespace") or namespace, b["name"]), b.get("port") or "")
+            (service, b.get("port") or "")
             for b in rule.get("backendRefs") or ()
-            if b.get("name") and (b.get("kind") or "Service") == "Service"
+            if (service := _backend(namespace, b)) is not None
         ]
         for condition in rule.get("matches") or (_EMPTY,):
             path: Json = condition.get("path") or _EMPTY

@@ -31,10 +31,12 @@ class Caddy:
         return tools.tool_path("caddy", say)
 
     def config(self, setup: Setup) -> str:
-        """One handler per route; a host that is not known gets 421."""
+        """One site per route; a host that is not known gets 421.
+
+        Metrics by host, or they would not tell one route's requests from another's.
+        """
         routes = "\n".join(
-            _route(index, host, upstream)
-            for index, (host, upstream) in enumerate(sorted(setup.routes.items()))
+            _site(host, setup.port, upstream) for host, upstream in sorted(setup.routes.items())
         )
         return f"""\
 {{
@@ -42,16 +44,16 @@ class Caddy:
 	auto_https off
 	persist_config off
 	storage file_system {setup.folder}/data
-	metrics
+	metrics {{
+		per_host
+	}}
 }}
+{routes}
 http://:{setup.port} {{
 	bind {support.LOOPBACK}
 	log
-{routes}
-	handle {{
-		header {REVISION_HEADER} {setup.revision}
-		respond {UNROUTED}
-	}}
+	header {REVISION_HEADER} {setup.revision}
+	respond {UNROUTED}
 }}
 """
 
@@ -70,12 +72,13 @@ http://:{setup.port} {{
         return f"http://{support.LOOPBACK}:{setup.admin_port}/metrics"
 
 
-def _route(index: int, host: str, upstream: str) -> str:
+def _site(host: str, port: int, upstream: str) -> str:
     return f"""\
-	@route{index} host {host}
-	handle @route{index} {{
-		reverse_proxy {upstream}
-	}}"""
+http://{host}:{port} {{
+	bind {support.LOOPBACK}
+	log
+	reverse_proxy {upstream}
+}}"""
 
 
 ADDON = PlainGateway(Caddy())

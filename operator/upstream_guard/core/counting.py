@@ -1,0 +1,117 @@
+"""From what gateways have counted since they started to what they counted between two looks."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+from upstream_guard.core.evidence import Failure, GatewayDelta
+from upstream_guard.core.model import ObjectRef
+
+K = TypeVar("K")
+
+START_TOLERANCE: Final = 1.5
+"""Seconds by which two accounts of one start may differ: Envoy tells its uptime in whole seconds."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Subject:
+    """What is counted: a Service, or one endpoint of it.
+
+    Attributes:
+        service: The Service.
+        endpoint: `10.0.0.7:8080`; empty for all of them together.
+    """
+
+    service: ObjectRef
+    endpoint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """What a replica of a gateway has counted of a subject since it started.
+
+    Attributes:
+        statuses: As in `GatewayDelta`.
+        failures: As in `GatewayDelta`.
+        healthy: As in `GatewayDelta`; a level, not a count.
+        classes_only: As in `GatewayDelta`.
+    """
+
+    statuses: Mapping[int, int] = field(default_factory=dict)
+    failures: Mapping[Failure, int] = field(default_factory=dict)
+    healthy: int | None = None
+    classes_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One look at the metrics of one replica.
+
+    Attributes:
+        at: When it was made.
+        asked: The Services that it was made for. What was not looked for is not zero.
+        counts: What was counted; a subject that is missing has not been used yet.
+        started: When the replica's process started, as it says itself; None where it does not.
+    """
+
+    at: float
+    asked: frozenset[ObjectRef]
+    counts: Mapping[Subject, Count]
+    started: float | None = None
+
+
+def deltas(gateway: str, replica: str, before: Reading, after: Reading) -> Iterator[GatewayDelta]:
+    """What one replica counted between two looks. Never negative.
+
+    Counters that went down were reset, by a restart or because the gateway made the upstream anew:
+    what they show now has been counted since then, and so since the look before. What was counted
+    between that look and the reset is lost.
+
+    Args:
+        gateway: As in `GatewayDelta`.
+        replica: As in `GatewayDelta`.
+        before: The look before.
+        after: This look. Services that the look before was not made for have no delta yet.
+    """
+    known = {} if _restarted(before, after) else before.counts
+    for subject in sorted(after.counts):
+        if subject.service not in before.asked:
+            continue
+        count = after.counts[subject]
+        base = known.get(subject, Count())
+        if _went_down(base, count):
+            base = Count()
+        statuses = _less(count.statuses, base.statuses)
+        failures = _less(count.failures, base.failures)
+        if subject.endpoint and not statuses and not failures:
+            continue
+        yield GatewayDelta(
+            gateway=gateway,
+            service=subject.service,
+            since=before.at,
+            until=after.at,
+            statuses=statuses,
+            classes_only=count.classes_only,
+            failures=failures,
+            endpoint=subject.endpoint,
+            healthy=count.healthy,
+            replica=replica,
+        )
+
+
+def _restarted(before: Reading, after: Reading) -> bool:
+    if before.started is None or after.started is None:
+        return False
+    return after.started - before.started > START_TOLERANCE
+
+
+def _went_down(base: Count, count: Count) -> bool:
+    return any(count.statuses.get(key, 0) < n for key, n in base.statuses.items()) or any(
+        count.failures.get(key, 0) < n for key, n in base.failures.items()
+    )
+
+
+def _less(now: Mapping[K, int], before: Mapping[K, int]) -> dict[K, int]:
+    """What has been added; nothing that stayed as it was."""
+    grown = {key: n - before.get(key, 0) for key, n in now.items()}
+    return {key: n for key, n in grown.items() if n > 0}

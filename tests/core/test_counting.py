@@ -1,0 +1,100 @@
+"""Counters to deltas: restarts, new upstreams, and that no delta is ever negative."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from upstream_guard.core.counting import Count, Reading, Subject, deltas
+from upstream_guard.core.evidence import Failure, GatewayDelta
+from upstream_guard.core.model import ObjectRef
+
+SHOP = ObjectRef("prod", "shop")
+CART = ObjectRef("prod", "cart")
+
+
+def reading(at, started=None, asked=(SHOP,), endpoint="", **statuses):
+    counts = {Subject(SHOP, endpoint): Count({int(k[1:]): v for k, v in statuses.items()})}
+    return Reading(at, frozenset(asked), counts if statuses else {}, started)
+
+
+def one(before, after) -> GatewayDelta:
+    (delta,) = deltas("edge", "10.0.0.2", before, after)
+    return delta
+
+
+def test_what_was_added_between_two_looks():
+    delta = one(reading(10, s200=5, s503=1), reading(15, s200=9, s503=1, s504=2))
+    assert delta.statuses == {200: 4, 504: 2}
+    assert (delta.since, delta.until, delta.replica, delta.service) == (10, 15, "10.0.0.2", SHOP)
+
+
+def test_an_upstream_that_appears_began_at_zero():
+    assert one(reading(10), reading(15, s502=3)).statuses == {502: 3}
+
+
+def test_a_service_that_was_not_looked_for_has_no_delta_yet():
+    assert not list(deltas("edge", "r", reading(10, asked=(CART,)), reading(15, s200=1000)))
+
+
+def test_counters_that_went_down_began_anew():
+    assert one(reading(10, s200=500, s503=7), reading(15, s200=3, s503=7)).statuses == {
+        200: 3,
+        503: 7,
+    }
+
+
+def test_a_restart_is_seen_by_the_start_even_where_counters_have_caught_up():
+    delta = one(reading(10, started=1.0, s200=5), reading(15, started=11.0, s200=8))
+    assert delta.statuses == {200: 8}
+
+
+def test_a_start_that_is_told_in_whole_seconds_is_no_restart():
+    delta = one(reading(10, started=1.0, s200=5), reading(15, started=1.9, s200=8))
+    assert delta.statuses == {200: 3}
+
+
+def test_an_endpoint_without_news_is_left_out_and_a_service_is_not():
+    same = {"endpoint": "10.0.0.7:80", "s200": 5}
+    assert not list(deltas("edge", "r", reading(10, **same), reading(15, **same)))
+    assert one(reading(10, s200=5), reading(15, s200=5)).statuses == {}
+
+
+def test_failures_are_counted_as_statuses_are():
+    before = Reading(1, frozenset({SHOP}), {Subject(SHOP): Count({}, {Failure.CONNECT: 2}, 3)})
+    after = Reading(2, frozenset({SHOP}), {Subject(SHOP): Count({}, {Failure.CONNECT: 6}, 1)})
+    delta = one(before, after)
+    assert delta.failures == {Failure.CONNECT: 4}
+    assert delta.healthy == 1
+
+
+COUNTS = st.dictionaries(st.sampled_from([200, 404, 502, 503]), st.integers(0, 10**9))
+
+
+@given(COUNTS, COUNTS, st.none() | st.floats(0, 100), st.none() | st.floats(0, 100))
+def test_no_delta_is_negative_and_none_exceeds_what_is_shown(old, new, was, is_):
+    before = Reading(10, frozenset({SHOP}), {Subject(SHOP): Count(old)}, was)
+    after = Reading(20, frozenset({SHOP}), {Subject(SHOP): Count(new)}, is_)
+    for delta in deltas("edge", "r", before, after):
+        assert all(0 < n <= new[status] for status, n in delta.statuses.items())
+
+
+@given(st.lists(st.tuples(COUNTS, st.booleans()), min_size=1, max_size=8))
+def test_deltas_add_up_to_what_was_counted_between_looks_and_restarts(steps):
+    """Whatever is counted before a look is told once, restarts or not."""
+    shown: dict[int, int] = {}
+    before = Reading(0, frozenset({SHOP}), {Subject(SHOP): Count({})}, 0.0)
+    expected: dict[int, int] = {}
+    told: dict[int, int] = {}
+    started = 0.0
+    for index, (added, restarts) in enumerate(steps):
+        at = 100.0 * (index + 1)
+        if restarts:
+            shown, started = {}, at - 50
+        for status, n in added.items():
+            shown[status] = shown.get(status, 0) + n
+            expected[status] = expected.get(status, 0) + n
+        after = Reading(at, frozenset({SHOP}), {Subject(SHOP): Count(dict(shown))}, started)
+        for delta in deltas("edge", "r", before, after):
+            for status, n in delta.statuses.items():
+                told[status] = told.get(status, 0) + n
+        before = after
+    assert told == {status: n for status, n in expected.items() if n}
