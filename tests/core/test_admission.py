@@ -261,6 +261,50 @@ def test_a_silent_kubelet_is_overruled_sooner_where_the_node_is_silent_too(cause
     assert only(decide(scene(old, *peers), NOW)).force_not_ready
 
 
+def lost(made: Scene, *nodes: str) -> Outcome:
+    return decide(replace(made, lost_nodes=frozenset(nodes)), NOW)
+
+
+def test_the_endpoints_of_a_lost_node_go_at_once_and_without_the_kubelet():
+    once = replace(SERVING, failures=1, cause=Cause.CONNECT_TIMEOUT)
+    gone = [member(pod("a", node="n2"), once), member(pod("b", node="n2"), SERVING)]
+    alive = [member(pod(u), SERVING) for u in "cd"]
+    outcome = lost(scene(*gone, *alive), "n2")
+    assert changes(outcome) == {"a": False, "b": False}
+    assert {(d.reason, d.force_not_ready) for d in outcome.decisions} == {(Reason.NODE_LOST, True)}
+    assert {a.reason for a in outcome.absences} == {Reason.NODE_LOST}
+
+
+def test_the_floor_holds_for_a_lost_node_too():
+    gone = [member(pod(u, node="n2"), SERVING) for u in "abc"]
+    outcome = lost(scene(*gone, member(pod("d"), SERVING), percent=75), "n2")
+    assert sum(d.gate is False for d in outcome.decisions) == 1
+    assert outcome.floors_reached
+
+
+def test_a_lost_node_is_not_believed_where_nothing_else_is_seen_to_serve():
+    gone = member(pod("a", node="n2"), SERVING)
+    assert lost(scene(gone, member(pod("b"), failing())), "n2").decisions == ()
+
+
+def test_what_was_ejected_before_its_node_was_found_lost_waits_for_no_kubelet():
+    stuck = replace(pod("a", node="n2", gate=False), ready=True)
+    made = scene(member(stuck, failing(Cause.CONNECT_TIMEOUT)), member(pod("b"), SERVING))
+    assert only(lost(made, "n2")).force_not_ready
+
+
+def test_an_endpoint_of_a_node_that_answers_again_is_restored():
+    made = scene(member(pod("a", node="n2", gate=False), SERVING), member(pod("b"), SERVING))
+    assert lost(made, "n2").decisions == ()
+    assert only(lost(made)).reason is Reason.ENDPOINT_RESTORED
+
+
+def test_observing_only_leaves_the_endpoints_of_a_lost_node():
+    policy = UpstreamListPolicy(ListMode.OBSERVE)
+    made = scene(member(pod("a", node="n2"), SERVING, policy=policy), member(pod("b"), SERVING))
+    assert lost(made, "n2").decisions == ()
+
+
 HEALTHS = st.sampled_from(
     [
         UNKNOWN,
@@ -291,7 +335,8 @@ def scenes(draw):
                 service_served=draw(st.booleans()),
             )
         )
-    return scene(*members, percent=draw(st.integers(1, 100)))
+    gone = draw(st.sampled_from([frozenset(), frozenset(), frozenset({"n2"})]))
+    return replace(scene(*members, percent=draw(st.integers(1, 100))), lost_nodes=gone)
 
 
 @given(scenes(), st.floats(NOW - 10, NOW + 100))
@@ -330,6 +375,12 @@ def test_decisions_carried_out_come_to_rest(made):
         members = tuple(
             replace(m, pod=replace(m.pod, gate=gates.get(m.pod.uid, m.pod.gate)))
             for m in made.members
+        )
+        # As our `Ready=False` is seen; the kubelet's own follows the gate later, or never.
+        forced = {d.uid for d in decide(made, NOW).decisions if d.force_not_ready}
+        members = tuple(
+            replace(m, pod=replace(m.pod, ready=False)) if m.pod.uid in forced else m
+            for m in members
         )
         made = replace(made, members=members)
     pytest.fail(f"still deciding: {changes(decide(made, NOW))}")

@@ -177,3 +177,13 @@ def test_the_shortest_guard_is_one_field() -> None:
     assert variants.guard(namespace="demo", name="shop")["spec"] == {
         "targetRef": {"kind": "Service", "name": "shop"}
     }
+
+
+def test_a_lost_node_must_fail_no_request_sent_later_than_two_seconds() -> None:
+    runs = [run(scenario="node-loss", failed=(3.0, 9.0))]
+    (good,) = report.checks([*runs, run(Variant.GUARDED, scenario="node-loss", failed=(2.5, 3.9))])
+    assert good.held
+    assert "1.90 s after the loss" in good.text
+    assert "plain: 7.0 s" in good.text
+    (bad,) = report.checks([*runs, run(Variant.GUARDED, scenario="node-loss", failed=(4.1,))])
+    assert not bad.held

@@ -26,7 +26,8 @@ def test_variants_run_next_to_each_other() -> None:
 
 def test_the_scenarios_of_the_contract_exist() -> None:
     assert list(SCENARIOS) == [
-        "rollout", "scale-in", "crash", "lying-ready", "slow-start", "drain", "all-down",
+        "rollout", "scale-in", "crash", "lying-ready", "slow-start", "drain", "node-loss",
+        "all-down",
     ]  # fmt: skip
     assert set(FIRST_LOOK) <= SCENARIOS.keys()
 

@@ -67,6 +67,15 @@ async def test_writes_one_condition_of_that_very_pod(api, writer, notes, until):
     assert (condition["type"], condition["status"]) == (GATE, "False")
 
 
+async def test_both_conditions_of_a_lost_endpoint_go_in_one_patch(api, writer, notes, until):
+    writer.submit(POD, replace(OUT, force_not_ready=True))
+    await until(lambda: notes.written)
+    (body,) = api.bodies("PATCH")
+    written = {c["type"]: c for c in body["status"]["conditions"]}
+    assert {kind: c["status"] for kind, c in written.items()} == {GATE: "False", "Ready": "False"}
+    assert "kubelet" in written["Ready"]["message"]
+
+
 async def test_an_older_change_does_not_make_the_kubelet_look_late(writer, clock, notes, until):
     writer.submit(POD, OUT)
     await until(lambda: len(notes.written) == 1)

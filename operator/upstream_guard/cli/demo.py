@@ -23,7 +23,7 @@ from upstream_guard.cli.demo_matrix import DEFAULT_RATE as MATRIX_RATE
 from upstream_guard.core.predict.score import score
 from upstream_guard.kube.client import KubeClient, KubeError
 from upstream_guard.lab.demo import plot, report
-from upstream_guard.lab.demo.bench import Bench, Wish, open_bench
+from upstream_guard.lab.demo.bench import NODES, Bench, Wish, open_bench
 from upstream_guard.lab.demo.foresight import foresight
 from upstream_guard.lab.demo.matrix.report import score_table
 from upstream_guard.lab.demo.report import Run
@@ -73,7 +73,8 @@ class Options:
 )  # fmt: skip
 @click.option(
     "--scenario", "scenarios", multiple=True, type=click.Choice([*SCENARIOS, ALL]),
-    default=FIRST_LOOK, show_default=True, help="Repeatable.",
+    default=FIRST_LOOK, show_default=True,
+    help="Repeatable. `all` is every one but node-loss, which needs the embedded lab and a minute a run.",
 )  # fmt: skip
 @click.option(
     "--variant", "variants", multiple=True, type=click.Choice([v.value for v in Variant]),
@@ -193,12 +194,15 @@ def command(
             page=page,
         )
         _end(ctx, lambda console: run_matrix(options, console), keep=keep)
-    names = list(SCENARIOS) if ALL in scenarios else list(dict.fromkeys(scenarios))
+    wanted = dict.fromkeys(scenarios)
+    if ALL in wanted:
+        del wanted[ALL]
+        wanted = {name: None for name, s in SCENARIOS.items() if not s.cable} | wanted
     chosen = [variant for variant in Variant if variant.value in variants]
     todo = cells(
-        list(dict.fromkeys(gateways)), [SCENARIOS[name] for name in names], chosen, repeats
+        list(dict.fromkeys(gateways)), [SCENARIOS[name] for name in wanted], chosen, repeats
     )
-    wanted = Options(
+    asked = Options(
         gateways=tuple(dict.fromkeys(gateways)),
         cells=tuple(todo),
         rate=rate,
@@ -209,7 +213,7 @@ def command(
         picture=picture,
         with_score=with_score,
     )
-    _end(ctx, lambda console: _demo(wanted, console), keep=keep)
+    _end(ctx, lambda console: _demo(asked, console), keep=keep)
 
 
 def _refuse_mixtures(ctx: click.Context, names: Sequence[str], *, matrix: bool) -> None:
@@ -252,6 +256,7 @@ def _demo(options: Options, console: Console) -> bool:
         context=options.context,
         keep=options.keep,
         output=options.picture.parent,
+        nodes=max(NODES, *(cell.scenario.nodes for cell in options.cells)),
     )
     with open_bench(wish, RichReporter(console)) as bench:
         with ProgressBar(console, len(options.cells)) as progress:

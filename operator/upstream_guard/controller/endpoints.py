@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from upstream_guard.controller.nodewatch import NodeWatch
 from upstream_guard.core.health import NEVER_PROBED, Health, Thresholds, Verdict, observe
-from upstream_guard.core.model import ObjectRef, Pod, ProbeResult, ProbeSpec
+from upstream_guard.core.model import Node, ObjectRef, Pod, ProbeResult, ProbeSpec
 from upstream_guard.core.reasons import Reason
 from upstream_guard.metrics import Metrics
 from upstream_guard.probes import ProbeScheduler, ProbeTarget
@@ -25,6 +26,7 @@ class _Track:
     guard: ObjectRef
     uid: str
     template: str
+    node: str
     spec: ProbeSpec
     health: Health
     failed_at: float = 0.0
@@ -44,6 +46,8 @@ class EndpointTracker:
         metrics: Metrics,
         on_verdict: Callable[[ObjectRef, str, Health], None],
         on_answer: Callable[[ObjectRef, str, float, float], None],
+        look: Callable[[str], Node | None],
+        on_nodes: Callable[[frozenset[str]], None],
     ) -> None:
         """Wire it.
 
@@ -52,6 +56,8 @@ class EndpointTracker:
             on_verdict: Told of each changed verdict: guard, pod UID, health.
             on_answer: Told of an endpoint's first success: guard, pod UID, when the last probe before
                 it failed (0 where none did), when it succeeded; Unix seconds.
+            look: Gives a node by its name.
+            on_nodes: Told of nodes that were found lost, or answer again.
         """
         self._metrics = metrics
         self._on_verdict = on_verdict
@@ -60,6 +66,7 @@ class EndpointTracker:
         self._by_guard: dict[ObjectRef, set[str]] = {}
         self._served: dict[ObjectRef, dict[str, None]] = {}
         self.scheduler = ProbeScheduler(self._on_result)
+        self.nodes = NodeWatch(self.scheduler, look, on_nodes)
 
     def follow(self, guard: ObjectRef, targets: Mapping[str, tuple[Pod, ProbeSpec]]) -> str:
         """Probe exactly these endpoints (by pod UID) for a guard.
@@ -86,7 +93,8 @@ class EndpointTracker:
                 continue
             track = self._tracks.get(key)
             if track is None:
-                self._tracks[key] = _Track(guard, uid, pod.template, spec, NEVER_PROBED)
+                self._tracks[key] = _Track(guard, uid, pod.template, pod.node, spec, NEVER_PROBED)
+                self.nodes.enter(pod.node)
                 self.scheduler.probe_soon(key)
             elif track.spec != spec:
                 self._ask_otherwise(track, spec)
@@ -129,11 +137,14 @@ class EndpointTracker:
 
     def _discard(self, key: str) -> None:
         self.scheduler.discard(key)
-        self._tracks.pop(key, None)
+        track = self._tracks.pop(key, None)
+        if track is not None:
+            self.nodes.leave(track.node, key)
 
     def _on_result(self, key: str, result: ProbeResult) -> None:
         track = self._tracks.get(key)
         if track is None:
+            self.nodes.kubelet_result(key, result)
             return
         self._count(track.guard, result)
         self._note_answer(track, result)
@@ -141,6 +152,7 @@ class EndpointTracker:
         track.health = observe(before, result, track.thresholds)
         if track.health.verdict is Verdict.SERVING:
             self._remember(track.guard, track.template)
+        self.nodes.result(key, track.node, result, served=track.health.ever_served)
         if track.health.suspect:
             asyncio.get_running_loop().call_later(CONFIRM_SECONDS, self.scheduler.probe_soon, key)
         if track.health.verdict is not before.verdict or track.health.cause is not before.cause:

@@ -17,7 +17,7 @@ from upstream_guard.core.acceptance import Acceptance, in_force, judge
 from upstream_guard.core.admission import Decision, Member, Outcome, Scene, View, decide
 from upstream_guard.core.assessment import Situation
 from upstream_guard.core.health import Health
-from upstream_guard.core.model import EndpointSlice, Guard, ListMode, ObjectRef, Pod, Service
+from upstream_guard.core.model import EndpointSlice, Guard, ListMode, Node, ObjectRef, Pod, Service
 from upstream_guard.core.policy import Unresolved, resolve_probe
 from upstream_guard.core.reasons import Reason
 from upstream_guard.core.scene import floors_of
@@ -59,7 +59,9 @@ class Engine:
         self._clock = clock
         self._timer = SliceTimer(metrics, clock)
         self._writer = GateWriter(client, clock, self._written, self._refused)
-        self.tracker = EndpointTracker(metrics, self._verdict, self._answered)
+        self.tracker = EndpointTracker(
+            metrics, self._verdict, self._answered, self._look_at_node, self._nodes_changed
+        )
         self._state: ClusterState | None = None
         self._drains: DrainAdvisor | None = None
         self._predictions: Predictions | None = None
@@ -127,6 +129,7 @@ class Engine:
 
     def cluster(self) -> None:
         """Something changed that may concern every guard."""
+        self.tracker.nodes.refresh()
         for entry in self._book:
             self.mark(entry.ref)
         self._dirty_namespaces.update(self._state.pods if self._state else ())
@@ -145,6 +148,7 @@ class Engine:
 
     def node(self, name: str) -> None:
         """A node was cordoned or uncordoned, fell silent or came back."""
+        self.tracker.nodes.refresh(name)
         for pods in self._state.pods.values() if self._state else ():
             for pod in pods.values():
                 if pod.node == name:
@@ -283,7 +287,7 @@ class Engine:
             for service in group.services
             for floor in floors_of(service, state.pods_of(service), percent, state.nodes)
         )
-        outcome = decide(Scene(tuple(members.values()), floors), now)
+        outcome = decide(Scene(tuple(members.values()), floors, self.tracker.nodes.lost), now)
         for decision in outcome.decisions:
             member = members[decision.uid]
             self._submit(member.pod, decision)
@@ -321,7 +325,7 @@ class Engine:
         )
 
     def _submit(self, pod: Pod, decision: Decision) -> None:
-        if pod.containers_ready and not decision.force_not_ready:
+        if pod.containers_ready and pod.gate is not decision.gate:
             self._timer.decided(pod.uid, decision.gate)
         self._writer.submit(pod, decision)
 
@@ -388,6 +392,22 @@ class Engine:
         if self._active and self._state is not None:
             # Not in the next loop turn: a verdict is what everything else waits for.
             self._flush()
+
+    def _nodes_changed(self, nodes: frozenset[str]) -> None:
+        if self._state is None:
+            return
+        for node in nodes:
+            logger.info("Node %s %s", node, "is lost" if self._is_lost(node) else "answers again")
+            self.node(node)
+        if self._active:
+            # All endpoints of the node in one go, for kube-proxy waits a second after each change.
+            self._flush()
+
+    def _is_lost(self, node: str) -> bool:
+        return node in self.tracker.nodes.lost
+
+    def _look_at_node(self, name: str) -> Node | None:
+        return self._state.nodes.get(name) if self._state else None
 
     def _answered(self, guard: ObjectRef, uid: str, failed_at: float, answered_at: float) -> None:
         if self._predictions is not None:

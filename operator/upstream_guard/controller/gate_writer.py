@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from upstream_guard.core.admission import Decision
 from upstream_guard.core.model import Pod
 from upstream_guard.kube.client import ApiError, KubeClient, pause_before_retry
-from upstream_guard.kube.gates import force_not_ready, write_gate
+from upstream_guard.kube.gates import write_gate
 
 logger = logging.getLogger(__name__)
 
@@ -153,9 +153,6 @@ class GateWriter:
 
     async def _patch(self, order: Order) -> bool:
         pod, decision = order.pod, order.decision
-        now = self._clock()
-        if decision.force_not_ready:
-            return await force_not_ready(self._client, pod.ref, pod.uid, now)
         return await write_gate(
             self._client,
             pod.ref,
@@ -163,5 +160,6 @@ class GateWriter:
             value=decision.gate,
             reason=decision.reason.value,
             message=decision.message,
-            now=now,
+            now=self._clock(),
+            not_ready=decision.force_not_ready,
         )

@@ -121,7 +121,7 @@ class Narrator:
         for entry in entries:
             labels = (entry.ref.namespace, entry.ref.name)
             self._metrics.gate_changes.labels(*labels, reason.value).inc()
-            if not decision.gate and not decision.force_not_ready:
+            if pod.gate and not decision.gate:
                 cause = decision.cause.value if decision.cause else "unknown"
                 self._metrics.ejections.labels(*labels, cause).inc()
             note = f"{pod.ref.name} ({pod.ip}): {decision.message}"

@@ -7,7 +7,7 @@ One pure function, `decide`. Its safeguards, in the order in which they apply:
    to serve: a probe that never worked says more about the probe.
 3. Silence ejects an outlier among healthy peers, never a crowd: under overload, taking endpoints out
    makes it worse. A node whose endpoints are all silent while other nodes serve counts as one
-   outlier.
+   outlier; the endpoints of a lost node (`core.lostnode`) go at once and together.
 4. When no endpoint at all is seen serving, the operator distrusts its own eyes: nothing is ejected
    and what was ejected goes back.
 5. A new pod is kept out for longer than `admitTimeout` only on hard evidence from a Service on which
@@ -33,6 +33,9 @@ LOST_NODE_PATIENCE = 1.0
 Measured on Kubernetes 1.35: it follows within 0.16 s, within 0.8 s where one pod is toggled faster
 than once a second.
 """
+
+FORCED_PATIENCE = 0.3
+"""Seconds until `Ready=False` is written again for an endpoint of a lost node that is still ready."""
 
 BUSY_NODE_PATIENCE = 3.0
 """The same where the endpoint answers, if only with a refusal: its node lives, and a kubelet that is
@@ -81,6 +84,8 @@ class Scene:
 
     members: tuple[Member, ...]
     floors: tuple[Floor, ...]
+    lost_nodes: frozenset[str] = frozenset()
+    """Nodes of which nothing answers any more, by `core.lostnode`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +98,8 @@ class Decision:
     message: str
     cause: Cause | None = None
     force_not_ready: bool = False
-    """The kubelet did not follow the gate: write `Ready=False` as the node lifecycle controller does."""
+    """The kubelet does not, or will not, follow the gate: write `Ready=False` as well, as the node
+    lifecycle controller does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,15 +156,16 @@ class _Crowd:
     total: int
     slow_budget: int
     silent_nodes: frozenset[str]
+    lost_nodes: frozenset[str]
     blind: bool
 
 
 def decide(scene: Scene, now: float) -> Outcome:
     """Decide the gate of every gated pod of the scene that may be touched."""
     members = tuple(m for m in scene.members if not m.pod.terminating)
-    crowd = _crowd(members)
+    crowd = _crowd(members, scene.lost_nodes)
     wishes = {m.pod.uid: _combine(m, crowd, now) for m in members if m.pod.gated}
-    held, floors_reached = _apply_floors(members, wishes, scene.floors)
+    held, floors_reached = _apply_floors(members, wishes, crowd, scene.floors)
     revisit: list[float] = []
     decisions: list[Decision] = []
     absences: list[Absence] = []
@@ -184,9 +191,12 @@ def decide(scene: Scene, now: float) -> Outcome:
     )
 
 
-def _crowd(members: tuple[Member, ...]) -> _Crowd:
+def _crowd(members: tuple[Member, ...], lost_nodes: frozenset[str]) -> _Crowd:
     healths = [(m.pod, view.health) for m in members for view in m.views]
-    serving = sum(1 for _, h in healths if h.verdict is Verdict.SERVING)
+    # One on a lost node may not have been asked often enough for a verdict of its own.
+    serving = sum(
+        1 for pod, h in healths if h.verdict is Verdict.SERVING and pod.node not in lost_nodes
+    )
     probed = [(pod, h) for pod, h in healths if h.verdict is not Verdict.UNKNOWN]
     listed = any(m.pod.gate for m in members)
     # A pod that is still starting (and may never start) is no reason to trust the probes of the others.
@@ -197,7 +207,8 @@ def _crowd(members: tuple[Member, ...]) -> _Crowd:
         serving,
         len(healths),
         max(1, len(eligible) // SLOW_CROWD_DIVISOR),
-        _silent_nodes(probed),
+        _silent_nodes(probed) | lost_nodes,
+        lost_nodes,
         blind,
     )
 
@@ -234,6 +245,8 @@ def _wish(pod: Pod, view: View, crowd: _Crowd, now: float) -> _Wish:
         return _Wish(
             True, _Suspicion.NONE, Reason.GUARD_RELEASED, f"guard {view.guard} observes only"
         )
+    if pod.node in crowd.lost_nodes and _may_leave(pod, view, crowd):
+        return _wish_for_lost(pod, view.health)
     if view.health.verdict is Verdict.SERVING:
         reason = Reason.ENDPOINT_RESTORED if pod.gate is False else Reason.ENDPOINT_ADMITTED
         return _Wish(True, _Suspicion.NONE, reason, "seen to serve")
@@ -242,6 +255,16 @@ def _wish(pod: Pod, view: View, crowd: _Crowd, now: float) -> _Wish:
     if pod.gate is None:
         return _wish_for_new(pod, view, now)
     return _wish_for_ejected(view, crowd)
+
+
+def _may_leave(pod: Pod, view: View, crowd: _Crowd) -> bool:
+    return pod.gate is not None and view.template_served and not crowd.blind
+
+
+def _wish_for_lost(pod: Pod, health: Health) -> _Wish:
+    cause = health.cause or Cause.CONNECT_TIMEOUT
+    message = f"nothing on node {pod.node} answers any more, and other nodes do"
+    return _Wish(False, _Suspicion.HARD, Reason.NODE_LOST, message, cause, health.since)
 
 
 def _wish_for_listed(pod: Pod, view: View, crowd: _Crowd) -> _Wish:
@@ -320,12 +343,13 @@ def _is_outlier(pod: Pod, health: Health, crowd: _Crowd) -> bool:
 def _apply_floors(
     members: tuple[Member, ...],
     wishes: Mapping[str, _Wish],
+    crowd: _Crowd,
     floors: tuple[Floor, ...],
 ) -> tuple[dict[str, _Wish], tuple[str, ...]]:
     """Turn wishes into what may be done: the least suspect first, as far as floors demand."""
     by_uid = {m.pod.uid: m for m in members}
     # Before the floors: what slowness may not eject counts as listed for them.
-    held = {**wishes, **_over_slow_budget(members, wishes)}
+    held = {**wishes, **_over_slow_budget(members, wishes, crowd)}
     listed = {m.pod.uid for m in members if _would_be_listed(m, held.get(m.pod.uid))}
     reached: list[str] = []
     for floor in floors:
@@ -394,9 +418,10 @@ def _hold(wish: _Wish, floor: Floor, need: int) -> _Wish:
     )
 
 
-def _over_slow_budget(members: tuple[Member, ...], wishes: Mapping[str, _Wish]) -> dict[str, _Wish]:
+def _over_slow_budget(
+    members: tuple[Member, ...], wishes: Mapping[str, _Wish], crowd: _Crowd
+) -> dict[str, _Wish]:
     """Give back ejections for slowness beyond the budget; silent nodes are not slowness."""
-    crowd = _crowd(members)
     slow = [
         m
         for m in members
@@ -419,6 +444,8 @@ def _over_slow_budget(members: tuple[Member, ...], wishes: Mapping[str, _Wish]) 
 
 
 def _patience(wish: _Wish) -> float:
+    if wish.reason is Reason.NODE_LOST:
+        return FORCED_PATIENCE
     return LOST_NODE_PATIENCE if wish.cause in SLOW_CAUSES else BUSY_NODE_PATIENCE
 
 
@@ -431,7 +458,12 @@ def _decision(member: Member, wish: _Wish, now: float) -> Decision | None:
         return Decision(pod.uid, True, wish.reason, wish.message, wish.cause)
     if pod.gate is None:
         return None
-    lost = pod.gate is False and pod.ready and 0 < member.gate_changed_at <= now - _patience(wish)
-    if pod.gate or lost:
-        return Decision(pod.uid, False, wish.reason, wish.message, wish.cause, force_not_ready=lost)
+    lost = wish.reason is Reason.NODE_LOST
+    if pod.gate:
+        forced = lost and pod.ready
+        return Decision(pod.uid, False, wish.reason, wish.message, wish.cause, forced)
+    # Who began to control a moment ago did not see the gate change, and waits for no kubelet that is lost.
+    watched = lost or member.gate_changed_at > 0
+    if pod.ready and watched and member.gate_changed_at <= now - _patience(wish):
+        return Decision(pod.uid, False, wish.reason, wish.message, wish.cause, force_not_ready=True)
     return None

@@ -139,6 +139,7 @@ def assess_rejected(
 WEBHOOK_SECONDS: Final = 10.0
 """How long after a guard's creation its namespace may still be unknown to the webhook."""
 _SLEEP: Final = re.compile(r"sleep (\d+)s")
+_EJECTIONS = frozenset({Reason.ENDPOINT_EJECTED, Reason.NODE_LOST})
 _BAD = frozenset({EndpointState.FAILING, EndpointState.EJECTED, EndpointState.KEPT_OUT})
 
 
@@ -178,7 +179,7 @@ def _state(pod: Pod, health: Health, absence: Absence | None) -> EndpointState:
     if pod.terminating:
         return EndpointState.DRAINING
     if absence is not None:
-        if absence.reason is Reason.ENDPOINT_EJECTED:
+        if absence.reason in _EJECTIONS:
             return EndpointState.EJECTED
         return EndpointState.KEPT_OUT if absence.overdue else EndpointState.PENDING
     by_verdict = {

@@ -388,6 +388,10 @@ class Node:
     zone: str
     ready: bool
     unschedulable: bool
+    address: str = ""
+    """Its internal IP address; empty where it has none."""
+    kubelet_port: int = 0
+    """Where its kubelet listens; 0 where it does not say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -280,9 +280,9 @@ REASONS: Final[Mapping[Reason, ReasonInfo]] = MappingProxyType(
             "Check NetworkPolicies between operator and pods, and the probe's protocol and path.",
         ),
         Reason.NODE_LOST: _warning(
-            "The kubelet of a node does not follow the gate; the operator wrote `Ready=False` in its "
-            "place.",
-            "Check the node.",
+            "A node is lost: nothing on it answers any more, or its kubelet does not follow the gate; the "
+            "operator took its endpoints out and wrote `Ready=False` in the kubelet's place.",
+            "Check the node; its endpoints are listed again as soon as they answer.",
         ),
         Reason.PODS_WITHOUT_GATE: _warning(
             "Pods made before the guard have no readiness gate and are only observed.", _ADOPT

@@ -28,27 +28,30 @@ async def write_gate(
     reason: str,
     message: str,
     now: float,
+    not_ready: bool = False,
 ) -> bool:
     """Set our condition on a pod; False where that very pod is gone.
 
     A strategic merge patch, because a merge patch would wipe the other conditions; with the UID, so
     that a successor of the same name (StatefulSets) is never meant.
 
+    Args:
+        client: The API server.
+        pod: Its name.
+        uid: Its UID.
+        value: The gate, open or shut.
+        reason: Of the condition.
+        message: Of the condition.
+        now: Unix seconds.
+        not_ready: Write `Ready=False` in the place of a silent kubelet, in the same patch.
+
     Raises:
         ApiError: The API server refused or could not be reached.
     """
-    condition = _condition(GATE, value, reason, message, now)
-    return await _patch_condition(client, pod, uid, condition)
-
-
-async def force_not_ready(client: KubeClient, pod: ObjectRef, uid: str, now: float) -> bool:
-    """Write `Ready=False` in the place of a silent kubelet; False where that pod is gone.
-
-    Raises:
-        ApiError: The API server refused or could not be reached.
-    """
-    condition = _condition("Ready", False, NOT_READY_REASON, NOT_READY_MESSAGE, now)
-    return await _patch_condition(client, pod, uid, condition)
+    conditions = [_condition(GATE, value, reason, message, now)]
+    if not_ready:
+        conditions.append(_condition("Ready", False, NOT_READY_REASON, NOT_READY_MESSAGE, now))
+    return await _patch_conditions(client, pod, uid, conditions)
 
 
 def rfc3339_micro(now: float) -> str:
@@ -66,11 +69,11 @@ def _condition(type_: str, value: bool, reason: str, message: str, now: float) -
     }
 
 
-async def _patch_condition(
-    client: KubeClient, pod: ObjectRef, uid: str, condition: dict[str, str]
+async def _patch_conditions(
+    client: KubeClient, pod: ObjectRef, uid: str, conditions: list[dict[str, str]]
 ) -> bool:
     path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}/status"
-    body = {"metadata": {"uid": uid}, "status": {"conditions": [condition]}}
+    body = {"metadata": {"uid": uid}, "status": {"conditions": conditions}}
     try:
         await client.patch(path, body, content_type=STRATEGIC_MERGE)
     except ApiError as error:

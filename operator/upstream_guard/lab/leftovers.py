@@ -10,6 +10,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -109,7 +110,12 @@ def cgroup_pids(container: str) -> tuple[int, ...]:
 
 
 def _has_link() -> bool:
-    return Path("/sys/class/net", plan.HOST_LINK).exists()
+    """Asked of the kernel, not of /sys, which may be mounted from another network namespace."""
+    try:
+        socket.if_nametoindex(plan.HOST_LINK)
+    except OSError:
+        return False
+    return True
 
 
 def _mounts(dirs: tuple[Path, ...]) -> tuple[str, ...]:

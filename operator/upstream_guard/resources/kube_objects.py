@@ -247,6 +247,11 @@ def parse_node(obj: Json) -> Node:
             for c in status.get("conditions") or ()
         ),
         unschedulable=bool(spec.get("unschedulable")),
+        address=next(
+            (a["address"] for a in status.get("addresses") or () if a.get("type") == "InternalIP"),
+            "",
+        ),
+        kubelet_port=_kubelet_port(status),
     )
 
 
@@ -328,6 +333,13 @@ def _takes_http(listener: Json) -> bool:
     """Not where TLS passes through: what is inside is between client and app."""
     mode = (listener.get("tls") or _EMPTY).get("mode") or "Terminate"
     return listener.get("protocol") in {"HTTP", "HTTPS"} and mode == "Terminate"
+
+
+def _kubelet_port(status: Json) -> int:
+    endpoints: Json = status.get("daemonEndpoints") or _EMPTY
+    # A capital letter, as the API has it.
+    port = (endpoints.get("kubeletEndpoint") or _EMPTY).get("Port")
+    return port if isinstance(port, int) else 0
 
 
 def _ref(metadata: Json) -> ObjectRef:

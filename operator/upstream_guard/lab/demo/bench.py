@@ -46,6 +46,8 @@ class Wish:
     """Take nothing down at the end."""
     output: Path
     """Folder that gets the operator's logs at the end."""
+    nodes: int = NODES
+    """How many, where the lab is brought up."""
 
 
 @dataclass(slots=True)
@@ -139,7 +141,7 @@ def _cluster(wish: Wish, folder: Path, say: Reporter, stack: ExitStack) -> Clust
     else:
         if not wish.keep:
             stack.callback(provider.down, say)
-        cluster = provider.up(LabSpec(folder, nodes=NODES, context=wish.context), say)
+        cluster = provider.up(LabSpec(folder, nodes=wish.nodes, context=wish.context), say)
     _load_image(provider, cluster, say)
     return cluster
 

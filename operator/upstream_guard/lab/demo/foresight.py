@@ -37,7 +37,7 @@ CHANGES: Final[Mapping[str, Change]] = {
     "crash": Change(ChangeKind.CRASH),
     "drain": Change(ChangeKind.NODE_DRAIN),
 }
-"""By scenario. An app that goes bad by itself can be detected, and not foreseen."""
+"""By scenario. An app or a node that goes bad by itself can be detected, and not foreseen."""
 
 
 def foresight(rate: float) -> Foresee:

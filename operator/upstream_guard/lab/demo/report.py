@@ -25,6 +25,9 @@ DETECTION_SECONDS: Final = _PROBE.interval * _PROBE.failure_threshold + _PROBE.t
 """From the first failed request to the last, where one endpoint goes bad: the promise, with 0.3 s
 for the way from verdict to gateway."""
 
+NODE_LOSS_SECONDS: Final = 2.0
+"""From the loss of a node to the last failed request, by when it was sent: the promise."""
+
 ENOUGH_RUNS: Final = 3
 """From so many repeats on, a crash's guarded window is compared with the tuned one to the last digit.
 
@@ -71,6 +74,11 @@ class Run:
         return min((count for _, count in self.listed), default=0)
 
     @property
+    def last_failure(self) -> float:
+        """Seconds from the start of the change until the last failed request was sent; 0 without one."""
+        return max(0.0, self.failures[-1] - self.change_started) if self.failures else 0.0
+
+    @property
     def change_seconds(self) -> float:
         """How long the change took."""
         return self.change_ended - self.change_started
@@ -110,6 +118,7 @@ def _run_json(run: Run) -> dict[str, Any]:
             for window in run.tally.windows
         ],
         "failed_span_seconds": round(run.tally.span_seconds, 3),
+        "last_failure_seconds": round(run.last_failure, 3),
         "failed_before_change": sum(sent < start for sent in run.failures),
         "min_listed": run.min_listed,
         "listed": [[round(at - start, 3), count] for at, count in run.listed],
@@ -243,6 +252,16 @@ def _check_lying(guarded: list[Run], others: Others) -> Check:
     return Check(span <= DETECTION_SECONDS, text)
 
 
+def _check_node_loss(guarded: list[Run], others: Others) -> Check:
+    last = max(run.last_failure for run in guarded)
+    beside = _beside(others, lambda run: f"{run.last_failure:.1f} s")
+    text = (
+        f"the last failed request was sent {last:.2f} s after the loss, of {NODE_LOSS_SECONDS:g} s "
+        f"promised{beside}"
+    )
+    return Check(last <= NODE_LOSS_SECONDS, text)
+
+
 def _check_all_down(guarded: list[Run], others: Others) -> Check:
     listed = min(run.min_listed for run in guarded)
     beside = _beside(others, lambda run: f"{run.min_listed}")
@@ -253,6 +272,7 @@ _CHECKS: dict[str, Callable[[list[Run], Others], Check]] = {
     **dict.fromkeys(LOSSLESS, _check_lossless),
     "crash": _check_crash,
     "lying-ready": _check_lying,
+    "node-loss": _check_node_loss,
     "all-down": _check_all_down,
 }
 

@@ -9,8 +9,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
+from upstream_guard.lab import nodes
 from upstream_guard.lab.demo.stage import Stage
 from upstream_guard.lab.demo.variants import APP_LABEL
+
+LOSS_SECONDS: Final = 75.0
+"""How long a node is lost: longer than Kubernetes takes to notice (50 s of grace, looked at each 5 s)."""
 
 FAULT_SECONDS: Final = 10.0
 """How long a fault lasts before it is healed: long enough for any probe to have seen it."""
@@ -32,6 +36,8 @@ class Scenario:
     """Seconds from process start until the app listens."""
     nodes: int = 1
     """How many nodes it needs."""
+    cable: bool = False
+    """It pulls a node's network cable, which can only be done in the embedded lab."""
 
 
 async def rollout(stage: Stage) -> None:
@@ -84,6 +90,21 @@ async def drain(stage: Stage) -> None:
         await asyncio.shield(stage.kubectl("uncordon", node))
 
 
+async def _node_loss(stage: Stage) -> None:
+    """Ends when the node is back, and every pod serves and is listed.
+
+    The node's pods go on and nobody hears of it: what is sent there is lost without an answer.
+    """
+    pods = stage.pods()
+    node = stage.node_to_lose()
+    await asyncio.to_thread(nodes.cut, node)
+    try:
+        await asyncio.sleep(LOSS_SECONDS)
+    finally:
+        await asyncio.to_thread(nodes.heal, node)
+    await stage.until_serving(len(pods))
+
+
 async def _all_down(stage: Stage) -> None:
     """Ends when every pod is healed, serves, and is listed."""
     pods = stage.pods()
@@ -112,6 +133,9 @@ SCENARIOS: Final = {
             "slow-start", "rolling restart, Ready 5 s before it serves", rollout, start_delay=5.0
         ),
         Scenario("drain", "drain of one of 2 nodes", drain, nodes=2),
+        Scenario(
+            "node-loss", f"one of 3 nodes cut off for {LOSS_SECONDS:g} s", _node_loss, nodes=3, cable=True
+        ),
         Scenario("all-down", "every pod resets every request for 10 s", _all_down),
     )
 }  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Any, Self
 from upstream_guard.kube.client import ApiError, KubeClient
 from upstream_guard.lab.demo.mirror import Mirror, Objects
 from upstream_guard.lab.demo.variants import APP_LABEL, APP_PORT, CONTROL_PORT
-from upstream_guard.lab.model import Cluster, LabError
+from upstream_guard.lab.model import Cluster, LabError, LabNode
 
 Json = dict[str, Any]
 
@@ -213,6 +213,21 @@ class Stage:
                 "(it starts two), or use a cluster with two schedulable nodes"
             )
         return max(nodes - {first})
+
+    def node_to_lose(self) -> LabNode:
+        """One of three nodes or more with pods of ours; a node whose cable this machine can pull.
+
+        Raises:
+            LabError: there is none.
+        """
+        places = {str(pod["spec"].get("nodeName", "")) for pod in self.pods()}
+        found = [node for node in self.cluster.nodes if node.name in places]
+        if len(found) < 3:
+            raise LabError(
+                "a lost node needs the embedded lab with three nodes: `upstream-guard lab down`, then "
+                "run the demo again (it starts three)"
+            )
+        return found[-1]
 
     async def _until_serves(self, pod: Json) -> None:
         while True:
