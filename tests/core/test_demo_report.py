@@ -11,6 +11,8 @@ from upstream_guard.lab.demo import plot, report, tally, variants
 from upstream_guard.lab.demo.report import Run
 from upstream_guard.lab.demo.tally import Record
 from upstream_guard.lab.demo.variants import Variant
+from upstream_guard.lab.gateways import GATEWAYS
+from upstream_guard.lab.gateways.plain import PlainGateway
 
 START = 1_700_000_000.0
 
@@ -179,11 +181,28 @@ def test_the_shortest_guard_is_one_field() -> None:
     }
 
 
+def lost(*failed: float, variant: Variant = Variant.GUARDED, gateway: str = "contour") -> Run:
+    return run(variant, scenario="node-loss", failed=failed, gateway=gateway)
+
+
 def test_a_lost_node_must_fail_no_request_sent_later_than_two_seconds() -> None:
-    runs = [run(scenario="node-loss", failed=(3.0, 9.0))]
-    (good,) = report.checks([*runs, run(Variant.GUARDED, scenario="node-loss", failed=(2.5, 3.9))])
+    plain = lost(*(n / 10 for n in range(20, 90)), variant=Variant.PLAIN)
+    (good,) = report.checks([plain, lost(2.5, 3.0, 3.9)])
     assert good.held
     assert "1.90 s after the loss" in good.text
-    assert "plain: 7.0 s" in good.text
-    (bad,) = report.checks([*runs, run(Variant.GUARDED, scenario="node-loss", failed=(4.1,))])
+    assert "plain: 6.9 s" in good.text
+    (bad,) = report.checks([lost(3.9, 4.2)])
     assert not bad.held
+
+
+def test_what_fails_long_after_a_node_was_lost_is_held_against_gateways_that_pick_pods() -> None:
+    (direct,) = report.checks([lost(3.0, 7.0)])
+    (through_kube_proxy,) = report.checks([lost(3.0, 7.0, gateway="nginx")])
+    assert not direct.held
+    assert through_kube_proxy.held
+    assert "1 more later" in through_kube_proxy.text
+
+
+def test_which_gateways_leave_the_choice_to_kube_proxy() -> None:
+    plain = {name for name, gateway in GATEWAYS.items() if isinstance(gateway, PlainGateway)}
+    assert plain == report.VIA_CLUSTER_IP
