@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from upstream_guard.core.admission import Decision, Floor, Member, Outcome, Scene, View, decide
 from upstream_guard.core.causes import Cause
 from upstream_guard.core.health import Health, Verdict
+from upstream_guard.core.leaving import Reserve
 from upstream_guard.core.model import ListMode, ObjectRef, Pod, UpstreamListPolicy
 from upstream_guard.core.reasons import Reason
 
@@ -305,6 +306,51 @@ def test_observing_only_leaves_the_endpoints_of_a_lost_node():
     assert lost(made, "n2").decisions == ()
 
 
+SPOT = "aws-node-termination-handler/spot-itn"
+
+
+def leaving(made: Scene, *nodes: str, reserves: tuple[Reserve, ...] = ()) -> Outcome:
+    return decide(replace(made, leaving=dict.fromkeys(nodes, SPOT), reserves=reserves), NOW)
+
+
+def test_a_serving_endpoint_leaves_ahead_of_its_node():
+    members = [member(pod("a", node="n2"), SERVING), *(member(pod(u), SERVING) for u in "bc")]
+    outcome = leaving(scene(*members), "n2")
+    decision = only(outcome)
+    assert (decision.uid, decision.gate, decision.reason) == ("a", False, Reason.NODE_LEAVING)
+    assert SPOT in decision.message
+    assert not decision.force_not_ready
+
+
+@pytest.mark.parametrize("health", [UNKNOWN, failing(Cause.READ_TIMEOUT)])
+def test_nobody_leaves_ahead_where_too_few_serve_elsewhere(health):
+    members = [member(pod("a", node="n2"), SERVING), member(pod("b"), health)]
+    assert "a" not in changes(leaving(scene(*members), "n2"))
+    alone = [member(pod(u, node="n2"), SERVING) for u in "ab"]
+    assert leaving(scene(*alone), "n2").decisions == ()
+
+
+def test_a_disruption_budget_is_kept_for_the_drain():
+    members = [member(pod(u, node="n2"), SERVING) for u in "ab"]
+    members += [member(pod(u), SERVING) for u in "cd"]
+    made, everyone = scene(*members), frozenset("abcd")
+    assert leaving(made, "n2", reserves=(Reserve(everyone, 3),)).decisions == ()
+    assert len(leaving(made, "n2", reserves=(Reserve(everyone, 2),)).decisions) == 2
+
+
+def test_an_endpoint_comes_back_when_its_node_stays_after_all():
+    away = member(pod("a", node="n2", gate=False), SERVING)
+    made = scene(away, *(member(pod(u), SERVING) for u in "bc"))
+    assert leaving(made, "n2").decisions == ()
+    assert leaving(made, "n2").absences[0].reason is Reason.NODE_LEAVING
+    assert only(leaving(made)).reason is Reason.ENDPOINT_RESTORED
+
+
+def test_a_new_endpoint_on_a_node_that_goes_is_admitted_so_that_no_rollout_waits_for_it():
+    members = [member(pod("a", node="n2", gate=None), SERVING), member(pod("b"), SERVING)]
+    assert only(leaving(scene(*members), "n2")).gate is True
+
+
 HEALTHS = st.sampled_from(
     [
         UNKNOWN,
@@ -336,7 +382,9 @@ def scenes(draw):
             )
         )
     gone = draw(st.sampled_from([frozenset(), frozenset(), frozenset({"n2"})]))
-    return replace(scene(*members, percent=draw(st.integers(1, 100))), lost_nodes=gone)
+    going = draw(st.sampled_from([{}, {}, {"n1": SPOT}]))
+    made = scene(*members, percent=draw(st.integers(1, 100)))
+    return replace(made, lost_nodes=gone, leaving=going)
 
 
 @given(scenes(), st.floats(NOW - 10, NOW + 100))

@@ -8,7 +8,7 @@ from upstream_guard.controller.app import App, Options
 from upstream_guard.core.causes import Cause
 from upstream_guard.core.model import ObjectRef, ProbeResult
 from upstream_guard.core.names import API_VERSION, GATE
-from upstream_guard.resources.kube_objects import parse_pod, parse_service
+from upstream_guard.resources.kube_objects import parse_node, parse_pod, parse_service
 
 SHOP = ObjectRef("prod", "shop")
 
@@ -26,7 +26,7 @@ def service(name="shop", selector=None, **spec):
     )
 
 
-def pod(name="shop-1", *, gate="True", labels=None, probe=None, owner="rs"):
+def pod(name="shop-1", *, gate="True", labels=None, probe=None, owner="rs", node=""):
     conditions = [{"type": "ContainersReady", "status": "True"}, {"type": "Ready", "status": gate}]
     return parse_pod(
         {
@@ -40,6 +40,7 @@ def pod(name="shop-1", *, gate="True", labels=None, probe=None, owner="rs"):
                 ],
             },
             "spec": {
+                "nodeName": node,
                 "readinessGates": [{"conditionType": GATE}],
                 "containers": [{"name": "app", "readinessProbe": probe or {}}],
             },
@@ -127,6 +128,48 @@ async def test_an_endpoint_that_refuses_is_ejected_and_restored(cluster, until):
     cluster.probe("shop-1")
     await until(lambda: len(cluster.gates()) == 2)
     assert cluster.gates()[1] == ("shop-1", "True", "EndpointRestored")
+
+
+def node(name, *taints):
+    spec = {"taints": [{"key": taint, "effect": "NoSchedule"} for taint in taints]}
+    return parse_node({"metadata": {"name": name}, "spec": spec})
+
+
+async def test_endpoints_of_a_lost_node_leave_together_and_come_back(cluster, until):
+    pods = [pod(f"shop-{n}", labels={"pod": str(n)}, node=f"n{n % 2}") for n in range(4)]
+    cluster.see(service(), *pods, guard())
+    await until(lambda: cluster.conditions().get("Accepted") == "Accepted")
+    for name in ("shop-0", "shop-1", "shop-2", "shop-3"):
+        cluster.probe(name)
+    for name in ("shop-1", "shop-3", "shop-0"):
+        silent = Cause.CONNECT_TIMEOUT if name != "shop-0" else None
+        result = ProbeResult(2.0, silent is None, silent, 0.5)
+        cluster.tracker._on_result(f"prod/shop/u-{name}", result)
+    cluster.tracker._on_result(
+        "prod/shop/u-shop-3", ProbeResult(2.5, False, Cause.CONNECT_TIMEOUT, 0.5)
+    )
+    await until(lambda: len(cluster.gates()) == 4)
+    assert set(cluster.gates()) == {
+        (name, "False", reason)
+        for name in ("shop-1", "shop-3")
+        for reason in ("NodeLost", "UpstreamGuardNodeLost")
+    }
+    cluster.probe("shop-1")
+    await until(lambda: ("shop-1", "True", "EndpointRestored") in cluster.gates())
+
+
+async def test_an_endpoint_leaves_ahead_of_a_node_that_goes(cluster, until):
+    pods = [pod(f"shop-{n}", labels={"pod": str(n)}, node=f"n{n}") for n in range(3)]
+    cluster.see(service(), *pods, guard())
+    await until(lambda: cluster.conditions().get("Accepted") == "Accepted")
+    for name in ("shop-0", "shop-1", "shop-2"):
+        cluster.probe(name)
+    cluster.state._node(None, node("n1", "karpenter.sh/disrupted"))
+    await until(lambda: cluster.gates() == [("shop-1", "False", "NodeLeaving")])
+    await until(lambda: "NodeLeaving" in cluster.told())
+    await until(lambda: cluster.conditions().get("Healthy") == "AllServing")
+    cluster.state._node(node("n1", "karpenter.sh/disrupted"), node("n1"))
+    await until(lambda: ("shop-1", "True", "EndpointRestored") in cluster.gates())
 
 
 @pytest.mark.parametrize(

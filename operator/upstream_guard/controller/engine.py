@@ -17,8 +17,10 @@ from upstream_guard.core.acceptance import Acceptance, in_force, judge
 from upstream_guard.core.admission import Decision, Member, Outcome, Scene, View, decide
 from upstream_guard.core.assessment import Situation
 from upstream_guard.core.health import Health
+from upstream_guard.core.leaving import Reserve, reserve_of
 from upstream_guard.core.model import EndpointSlice, Guard, ListMode, Node, ObjectRef, Pod, Service
 from upstream_guard.core.policy import Unresolved, resolve_probe
+from upstream_guard.core.predict.state import Budget
 from upstream_guard.core.reasons import Reason
 from upstream_guard.core.scene import floors_of
 from upstream_guard.kube.client import KubeClient
@@ -287,7 +289,14 @@ class Engine:
             for service in group.services
             for floor in floors_of(service, state.pods_of(service), percent, state.nodes)
         )
-        outcome = decide(Scene(tuple(members.values()), floors, self.tracker.nodes.lost), now)
+        scene = Scene(
+            tuple(members.values()),
+            floors,
+            self.tracker.nodes.lost,
+            state.leaving,
+            _reserves(group, state) if state.leaving else (),
+        )
+        outcome = decide(scene, now)
         for decision in outcome.decisions:
             member = members[decision.uid]
             self._submit(member.pod, decision)
@@ -437,6 +446,16 @@ class Engine:
         current = self._state.pods.get(pod.ref.namespace, {}).get(pod.uid)
         if current is not None:
             self.pod(current)
+
+
+def _reserves(group: Group, state: ClusterState) -> tuple[Reserve, ...]:
+    namespaces = {service.ref.namespace for service in group.services}
+    return tuple(
+        reserve_of(rule, group.pods)
+        for namespace in sorted(namespaces)
+        for rule in state.surroundings.rules(namespace)
+        if isinstance(rule, Budget)
+    )
 
 
 def _share(outcome: Outcome, uids: set[str]) -> Outcome:

@@ -35,6 +35,7 @@ ACTIONS = {
     Reason.EJECTION_FLOOR_REACHED: "Hold",
     Reason.OPERATOR_BLIND: "Hold",
     Reason.NODE_LOST: "Eject",
+    Reason.NODE_LEAVING: "Eject",
     Reason.GUARD_RELEASED: "Release",
     Reason.GUARD_ACCEPTED: "Accept",
     Reason.GUARD_NOT_ACCEPTED: "Reject",
@@ -121,7 +122,8 @@ class Narrator:
         for entry in entries:
             labels = (entry.ref.namespace, entry.ref.name)
             self._metrics.gate_changes.labels(*labels, reason.value).inc()
-            if pod.gate and not decision.gate:
+            failed = reason is not Reason.NODE_LEAVING
+            if failed and pod.gate and not decision.gate:
                 cause = decision.cause.value if decision.cause else "unknown"
                 self._metrics.ejections.labels(*labels, cause).inc()
             note = f"{pod.ref.name} ({pod.ip}): {decision.message}"

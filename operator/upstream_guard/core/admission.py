@@ -12,18 +12,21 @@ One pure function, `decide`. Its safeguards, in the order in which they apply:
    and what was ejected goes back.
 5. A new pod is kept out for longer than `admitTimeout` only on hard evidence from a Service on which
    some pod was seen serving.
-6. Floors (`minHealthyPercent` of what the containers' own readiness would list, at least one) hold
+6. A serving endpoint on a node that goes away soon (`core.leaving`) leaves ahead, but only where enough
+   are listed and seen serving on nodes that stay, for every floor and disruption budget.
+7. Floors (`minHealthyPercent` of what the containers' own readiness would list, at least one) hold
    for every Service that selects the pod, and per node or zone where traffic is routed that way. They
    also bring pods back: below a floor the least suspect of those kept out are listed.
 """
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 from upstream_guard.core.causes import SLOW_CAUSES, Cause
 from upstream_guard.core.health import Health, Verdict
+from upstream_guard.core.leaving import LEAVING_TAINTS, Reserve
 from upstream_guard.core.model import ListMode, Pod, UpstreamListPolicy
 from upstream_guard.core.reasons import Reason
 
@@ -86,6 +89,10 @@ class Scene:
     floors: tuple[Floor, ...]
     lost_nodes: frozenset[str] = frozenset()
     """Nodes of which nothing answers any more, by `core.lostnode`."""
+    leaving: Mapping[str, str] = field(default_factory=dict)
+    """The taint by which a node goes away soon, by node."""
+    reserves: tuple[Reserve, ...] = ()
+    """What disruption budgets ask for; needed only where a node is leaving."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,12 +165,14 @@ class _Crowd:
     silent_nodes: frozenset[str]
     lost_nodes: frozenset[str]
     blind: bool
+    leaving: Mapping[str, str] = field(default_factory=dict)
+    """The taint of the node, by UID of each pod that may leave ahead of it."""
 
 
 def decide(scene: Scene, now: float) -> Outcome:
     """Decide the gate of every gated pod of the scene that may be touched."""
     members = tuple(m for m in scene.members if not m.pod.terminating)
-    crowd = _crowd(members, scene.lost_nodes)
+    crowd = replace(_crowd(members, scene.lost_nodes), leaving=_leaving(scene, members))
     wishes = {m.pod.uid: _combine(m, crowd, now) for m in members if m.pod.gated}
     held, floors_reached = _apply_floors(members, wishes, crowd, scene.floors)
     revisit: list[float] = []
@@ -213,6 +222,33 @@ def _crowd(members: tuple[Member, ...], lost_nodes: frozenset[str]) -> _Crowd:
     )
 
 
+def _leaving(scene: Scene, members: tuple[Member, ...]) -> dict[str, str]:
+    """Pods on nodes that go, where what stays is enough without them."""
+    going = {m.pod.uid: scene.leaving[m.pod.node] for m in members if m.pod.node in scene.leaving}
+    if not going:
+        return {}
+    eligible = frozenset(m.pod.uid for m in members if m.pod.containers_ready)
+    staying = {
+        m.pod.uid
+        for m in members
+        if m.pod.uid not in going and m.pod.node not in scene.lost_nodes and _serves(m)
+    }
+    needs = [(f.pods, _need(len(f.pods & eligible), f.percent)) for f in scene.floors]
+    needs += [(r.pods, r.need) for r in scene.reserves]
+    short = [pods for pods, need in needs if len(staying & pods) < need]
+    return {uid: taint for uid, taint in going.items() if not any(uid in pods for pods in short)}
+
+
+def _serves(member: Member) -> bool:
+    healths = [view.health for view in member.views]
+    return _is_listed(member.pod) and all(h.verdict is Verdict.SERVING for h in healths)
+
+
+def _need(eligible: int, percent: int) -> int:
+    """How many of the eligible endpoints a floor keeps."""
+    return max(1, math.ceil(eligible * percent / 100)) if eligible else 0
+
+
 def _silent_nodes(probed: Iterable[tuple[Pod, Health]]) -> frozenset[str]:
     """Nodes of which every probed endpoint is silent, while another node serves."""
     by_node: dict[str, list[Health]] = {}
@@ -245,8 +281,9 @@ def _wish(pod: Pod, view: View, crowd: _Crowd, now: float) -> _Wish:
         return _Wish(
             True, _Suspicion.NONE, Reason.GUARD_RELEASED, f"guard {view.guard} observes only"
         )
-    if pod.node in crowd.lost_nodes and _may_leave(pod, view, crowd):
-        return _wish_for_lost(pod, view.health)
+    on_account_of_its_node = _wish_for_node(pod, view, crowd)
+    if on_account_of_its_node is not None:
+        return on_account_of_its_node
     if view.health.verdict is Verdict.SERVING:
         reason = Reason.ENDPOINT_RESTORED if pod.gate is False else Reason.ENDPOINT_ADMITTED
         return _Wish(True, _Suspicion.NONE, reason, "seen to serve")
@@ -257,14 +294,20 @@ def _wish(pod: Pod, view: View, crowd: _Crowd, now: float) -> _Wish:
     return _wish_for_ejected(view, crowd)
 
 
-def _may_leave(pod: Pod, view: View, crowd: _Crowd) -> bool:
-    return pod.gate is not None and view.template_served and not crowd.blind
-
-
-def _wish_for_lost(pod: Pod, health: Health) -> _Wish:
-    cause = health.cause or Cause.CONNECT_TIMEOUT
-    message = f"nothing on node {pod.node} answers any more, and other nodes do"
-    return _Wish(False, _Suspicion.HARD, Reason.NODE_LOST, message, cause, health.since)
+def _wish_for_node(pod: Pod, view: View, crowd: _Crowd) -> _Wish | None:
+    """What the node asks for, whatever the endpoint's own probes say; None where it asks for nothing."""
+    health = view.health
+    if pod.gate is None or not view.template_served or crowd.blind:
+        return None
+    if pod.node in crowd.lost_nodes:
+        cause = health.cause or Cause.CONNECT_TIMEOUT
+        message = f"nothing on node {pod.node} answers any more, and other nodes do"
+        return _Wish(False, _Suspicion.HARD, Reason.NODE_LOST, message, cause, health.since)
+    taint = crowd.leaving.get(pod.uid)
+    if taint and health.verdict is Verdict.SERVING:
+        message = f"node {pod.node} goes away soon, by its taint {taint} ({LEAVING_TAINTS[taint]})"
+        return _Wish(False, _Suspicion.NONE, Reason.NODE_LEAVING, message)
+    return None
 
 
 def _wish_for_listed(pod: Pod, view: View, crowd: _Crowd) -> _Wish:
@@ -356,7 +399,7 @@ def _apply_floors(
         eligible = [
             by_uid[uid] for uid in floor.pods if uid in by_uid and by_uid[uid].pod.containers_ready
         ]
-        need = max(1, math.ceil(len(eligible) * floor.percent / 100)) if eligible else 0
+        need = _need(len(eligible), floor.percent)
         out = _least_suspect(eligible, held, listed)
         missing = need - sum(m.pod.uid in listed for m in eligible)
         kept = out[: max(0, missing)]

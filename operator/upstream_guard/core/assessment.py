@@ -179,6 +179,8 @@ def _state(pod: Pod, health: Health, absence: Absence | None) -> EndpointState:
     if pod.terminating:
         return EndpointState.DRAINING
     if absence is not None:
+        if absence.reason is Reason.NODE_LEAVING:
+            return EndpointState.DRAINING
         if absence.reason in _EJECTIONS:
             return EndpointState.EJECTED
         return EndpointState.KEPT_OUT if absence.overdue else EndpointState.PENDING

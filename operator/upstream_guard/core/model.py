@@ -392,6 +392,8 @@ class Node:
     """Its internal IP address; empty where it has none."""
     kubelet_port: int = 0
     """Where its kubelet listens; 0 where it does not say."""
+    leaving: str = ""
+    """The taint that says that it goes away soon; empty where it stays."""
 
 
 @dataclass(frozen=True, slots=True)

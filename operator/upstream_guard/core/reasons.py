@@ -76,6 +76,7 @@ class Reason(StrEnum):
     EJECTION_FLOOR_REACHED = "EjectionFloorReached"
     OPERATOR_BLIND = "OperatorBlind"
     NODE_LOST = "NodeLost"
+    NODE_LEAVING = "NodeLeaving"
     PODS_WITHOUT_GATE = "PodsWithoutGate"
     DRAIN_RECOMMENDED = "DrainRecommended"
     PRE_STOP_TOO_SHORT = "PreStopTooShort"
@@ -283,6 +284,10 @@ REASONS: Final[Mapping[Reason, ReasonInfo]] = MappingProxyType(
             "A node is lost: nothing on it answers any more, or its kubelet does not follow the gate; the "
             "operator took its endpoints out and wrote `Ready=False` in the kubelet's place.",
             "Check the node; its endpoints are listed again as soon as they answer.",
+        ),
+        Reason.NODE_LEAVING: _normal(
+            "A node goes away soon by a taint that it has, and enough endpoints serve elsewhere: this one "
+            "was taken out ahead."
         ),
         Reason.PODS_WITHOUT_GATE: _warning(
             "Pods made before the guard have no readiness gate and are only observed.", _ADOPT

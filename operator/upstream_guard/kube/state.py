@@ -87,6 +87,8 @@ class ClusterState:
         self._slices: dict[ObjectRef, dict[str, EndpointSlice]] = {}
         self._routes: dict[ObjectRef, dict[tuple[str, ObjectRef], Route]] = {}
         self.nodes: dict[str, Node] = {}
+        self.leaving: dict[str, str] = {}
+        """The taint that says that a node goes soon, by node; of those that have one."""
         self.ingress_classes: dict[str, str] = {}
         """Controller by class name."""
         self.gateway_controllers: dict[str, str] = {}
@@ -281,6 +283,7 @@ class ClusterState:
     def _node(self, old: Node | None, new: Node | None) -> None:
         node = _either(old, new)
         _store(self.nodes, node.name, new)
+        _store(self.leaving, node.name, new.leaving or None if new else None)
         if old is None or new is None or old.zone != new.zone:
             self._touch.cluster()
         else:

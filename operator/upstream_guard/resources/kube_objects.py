@@ -10,6 +10,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final
 
+from upstream_guard.core.leaving import leaving_by
 from upstream_guard.core.model import (
     ContainerPort,
     ContainerReadiness,
@@ -252,6 +253,7 @@ def parse_node(obj: Json) -> Node:
             "",
         ),
         kubelet_port=_kubelet_port(status),
+        leaving=leaving_by(str(t.get("key")) for t in spec.get("taints") or ()),
     )
 
 
