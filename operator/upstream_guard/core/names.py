@@ -30,6 +30,9 @@ WEBHOOK_CONFIGURATION: Final = "upstream-guard"
 WEBHOOK_SERVICE: Final = "upstream-guard-webhook"
 WEBHOOK_SECRET: Final = "upstream-guard-webhook-cert"  # noqa: S105 (a Secret's name, not its content)
 
+PROBE_HEADER: Final = "upstream-guard-probe"
+"""On every request of ours through a gateway, with the value `1`: access logs show who asks."""
+
 PART_OF_LABEL: Final = "app.kubernetes.io/part-of"
 PART_OF: Final = "upstream-guard"
 """Value of the part-of label on every object that the operator's installation owns."""
