@@ -140,6 +140,25 @@ class Metrics:
             (*GUARD, "severity"),
             registry=reg,
         )
+        self.route_probes = Counter(
+            "upstream_guard_route_probes",
+            "Requests of the operator's own through gateways, by result: ok, the status that says the "
+            "upstream failed, the cause for which no answer came, or discarded (nothing was learned).",
+            (*GUARD, "gateway", "result"),
+            registry=reg,
+        )
+        self.route_probe_duration = Histogram(
+            "upstream_guard_route_probe_duration_seconds",
+            "How long requests of the operator's own through gateways took, by result.",
+            ("result",),
+            buckets=FAST,
+            registry=reg,
+        )
+        self.route_probes_skipped = Counter(
+            "upstream_guard_route_probes_skipped",
+            "Requests through gateways that were left out, because earlier ones still hang.",
+            registry=reg,
+        )
         self.api_writes = Counter(
             "upstream_guard_api_writes",
             "Writes to the API server by verb, resource and HTTP status class.",

@@ -22,6 +22,7 @@ from upstream_guard.core.status import (
     GuardStatus,
     PredictionStatus,
     RiskStatus,
+    RouteStatus,
 )
 from upstream_guard.core.tuning import CLUSTER_IP, Evidence, advise_drain, recommended_patch
 from upstream_guard.resources.guard import parse_guard
@@ -129,7 +130,11 @@ def test_shortest_guard_gets_every_default(server) -> None:
             "gracePeriod": "Auto",
             "maxPreStop": "60s",
         },
-        "detection": {"minRequests": 1, "errorStatuses": [502, 503, 504]},
+        "detection": {
+            "minRequests": 1,
+            "errorStatuses": [502, 503, 504],
+            "routeProbe": {"mode": "Auto", "interval": "5s", "changeInterval": "100ms"},
+        },
     }
 
 
@@ -171,6 +176,11 @@ def fullest_status() -> GuardStatus:
         gateways=(CLUSTER_IP,) * 30,
         drain=DrainStatus(DrainMode.RECOMMEND, advice, 30, recommended_patch(advice, ["app"])),
         predictions=(prediction(),) * 30,
+        routes=(
+            RouteStatus("g" * 600, "r" * 500, "u" * 2000, "v" * 400, "p" * 600),
+            RouteStatus("edge", ""),
+        )
+        * 2,
         risks=(
             RiskStatus(
                 "no-pre-stop",

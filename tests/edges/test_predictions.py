@@ -393,6 +393,36 @@ async def test_nothing_is_left_of_a_deleted_guard(calm, until):
     assert b'guard="shop"' not in generate_latest(calm.app.metrics.registry)
 
 
+async def test_a_change_hurries_the_requests_through_the_gateway(calm, until, background):
+    asked = []
+
+    async def serve(reader, writer):
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    entry = {"ip": "127.0.0.1", "ports": [{"port": port, "protocol": "TCP"}]}
+    backend = {"service": {"name": "shop", "port": {"number": 80}}}
+    ingress = {
+        "metadata": {"namespace": "prod", "name": "web"},
+        "spec": {"ingressClassName": "contour", "defaultBackend": backend},
+        "status": {"loadBalancer": {"ingress": [entry]}},
+    }
+    background(calm.app.routes.run())
+    calm.state._seen_route(None, parse_seen_ingress(ingress))
+    await until(lambda: calm.status.get("routes"))
+    assert calm.status["routes"][0]["via"] == f"127.0.0.1:{port}"
+    assert len(asked) <= 3
+    calm.deploy(generation=2, image="shop:2", status={"observedGeneration": 1})
+    await until(lambda: len(asked) >= 12)
+    assert b"GET / HTTP/1.1" in asked[0]
+    calm.app.guard_seen(guard(), deleted=True)
+    await until(lambda: not calm.app.routes._ways)
+    server.close()
+
+
 async def test_a_mistake_in_a_prediction_does_not_end_the_others(calm, until, background):
     monkey = calm.app.predictions
     background(calm.app._predict())

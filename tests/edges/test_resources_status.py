@@ -20,6 +20,7 @@ from upstream_guard.core.status import (
     GuardStatus,
     PredictionStatus,
     RiskStatus,
+    RouteStatus,
     merge_conditions,
 )
 from upstream_guard.core.tuning import CLUSTER_IP, Evidence, advise_drain, recommended_patch
@@ -154,6 +155,21 @@ def test_predictions_and_risks_are_bounded_and_absent_in_peace() -> None:
     body = build_status(full, None, NOW)
     assert (len(body["predictions"]), len(body["risks"])) == (10, 20)
     assert {"predictions", "risks"}.isdisjoint(build_status(STATUS, body, NOW))
+
+
+def test_routes_are_told_and_bounded() -> None:
+    asked = RouteStatus("contour", "Ingress prod/shop", "https://shop.example/", "192.0.2.7:443")
+    unasked = RouteStatus("edge", "", problem="p" * 600)
+    body = build_status(replace(STATUS, routes=(asked, unasked, *[asked] * 40)), None, NOW)
+    assert len(body["routes"]) == 16
+    assert body["routes"][0] == {
+        "gateway": "contour",
+        "route": "Ingress prod/shop",
+        "url": "https://shop.example/",
+        "via": "192.0.2.7:443",
+    }
+    assert body["routes"][1] == {"gateway": "edge", "problem": "p" * 511 + "…"}
+    assert "routes" not in build_status(STATUS, body, NOW)
 
 
 def test_a_command_is_shown_whole_or_not_at_all() -> None:

@@ -21,10 +21,12 @@ from upstream_guard.controller.handlers import make_registry, make_settings
 from upstream_guard.controller.http import StatusServer
 from upstream_guard.controller.narrator import Narrator
 from upstream_guard.controller.predictions import Predictions
+from upstream_guard.controller.route_probes import RouteProbes
 from upstream_guard.controller.scoring import Scoring
 from upstream_guard.controller.statuses import StatusWriter
 from upstream_guard.controller.sweep import Sweeper
 from upstream_guard.controller.webhooks import WebhookRunner
+from upstream_guard.core.evidence import RouteSample
 from upstream_guard.core.model import ObjectRef
 from upstream_guard.core.names import (
     API_VERSION,
@@ -104,10 +106,13 @@ class App:
             self.engine.mark,
             self.scoring,
         )
+        self.routes = RouteProbes(
+            self.metrics, self.predictions.changing, _unheard, self.engine.mark
+        )
         self.state = ClusterState(client, self.engine, options.namespace)
         self.drains = DrainAdvisor(self.state, self.book, lambda: self.elector.fresh, minor)
         self.predictions.attach(self.state, injects=options.webhook_port is not None)
-        self.engine.attach(self.state, self.drains, self.predictions)
+        self.engine.attach(self.state, self.drains, self.predictions, self.routes)
         self._sweeper = Sweeper(client, self.state, self._recorder, time.time)
         self._webhooks = WebhookRunner(client, options, self.drains, self.book, self.metrics)
         self._http = StatusServer(
@@ -220,7 +225,9 @@ class App:
         logger.info("Controlling %d guards", len(self.book))
         self._webhooks.take_control()
         self.engine.activate()
-        await self.engine.tracker.scheduler.run()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.engine.tracker.scheduler.run())
+            group.create_task(self._ask_routes())
 
     async def _sweep(self) -> None:
         """Stand by: when nobody controls, open the gates without a verdict."""
@@ -270,6 +277,17 @@ class App:
             logger.error("A prediction failed, and was left out", exc_info=work.exception())
             await asyncio.sleep(PREDICT_AGAIN_SECONDS)
 
+    async def _ask_routes(self) -> None:
+        """Ask through gateways: guarding goes on, whatever mistake that meets."""
+        while True:
+            work = asyncio.create_task(self.routes.run(), name="route probes")
+            try:
+                await asyncio.wait([work])
+            finally:
+                work.cancel()
+            logger.error("Route probes failed, and begin again", exc_info=work.exception())
+            await asyncio.sleep(PREDICT_AGAIN_SECONDS)
+
     async def _watch_lag(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
@@ -297,6 +315,11 @@ class App:
         self._narrator.count_conditions()
         self.metrics.leading.set(1 if self._leading else 0)
         self.metrics.probes_delayed.set(self.engine.tracker.scheduler.stats.delayed)
+
+
+def _unheard(guard: ObjectRef, sample: RouteSample) -> None:
+    """Samples count in metrics only, until something makes windows of them."""
+    del guard, sample
 
 
 async def connection_info(configuration: Configuration) -> kopf.ConnectionInfo:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from upstream_guard.controller.nodewatch import NodeWatch
 from upstream_guard.core.health import NEVER_PROBED, Health, Thresholds, Verdict, observe
-from upstream_guard.core.model import Node, ObjectRef, Pod, ProbeResult, ProbeSpec
+from upstream_guard.core.model import Node, ObjectRef, Pod, ProbeProtocol, ProbeResult, ProbeSpec
 from upstream_guard.core.reasons import Reason
 from upstream_guard.metrics import Metrics
 from upstream_guard.probes import ProbeScheduler, ProbeTarget
@@ -16,6 +16,8 @@ MAX_TEMPLATES = 64
 
 SEEN_TO_SERVE = frozenset({Reason.ENDPOINT_ADMITTED.value, Reason.ENDPOINT_RESTORED.value})
 """Reasons in the gate's condition that are only written once an endpoint was seen to serve."""
+
+_HTTP = frozenset({ProbeProtocol.HTTP, ProbeProtocol.HTTPS})
 
 CONFIRM_SECONDS = 0.1
 """How soon a serving endpoint that failed hard is asked again, whatever its interval."""
@@ -115,6 +117,11 @@ class EndpointTracker:
         """The probed port of each endpoint under probe, by pod UID."""
         tracks = (self._tracks[key] for key in self._by_guard.get(guard, ()))
         return {track.uid: track.spec.port for track in tracks}
+
+    def path(self, guard: ObjectRef) -> str:
+        """The path by which endpoints are probed, the first where pods differ; empty without HTTP."""
+        tracks = (self._tracks[key].spec for key in self._by_guard.get(guard, ()))
+        return min((spec.path for spec in tracks if spec.protocol in _HTTP), default="")
 
     def probe_soon(self, guard: ObjectRef, uid: str) -> None:
         """Do not wait for an endpoint's next turn."""

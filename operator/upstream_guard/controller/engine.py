@@ -12,6 +12,7 @@ from upstream_guard.controller.gate_writer import GateWriter, Order
 from upstream_guard.controller.guards import GuardBook, GuardEntry
 from upstream_guard.controller.narrator import Narrator
 from upstream_guard.controller.predictions import Predictions
+from upstream_guard.controller.route_probes import RouteProbes
 from upstream_guard.controller.timing import SliceTimer
 from upstream_guard.core.acceptance import Acceptance, in_force, judge
 from upstream_guard.core.admission import Decision, Member, Outcome, Scene, View, decide
@@ -22,7 +23,9 @@ from upstream_guard.core.model import EndpointSlice, Guard, ListMode, Node, Obje
 from upstream_guard.core.policy import Unresolved, resolve_probe
 from upstream_guard.core.predict.state import Budget
 from upstream_guard.core.reasons import Reason
+from upstream_guard.core.routes import Landscape
 from upstream_guard.core.scene import floors_of
+from upstream_guard.core.status import RouteStatus
 from upstream_guard.kube.client import KubeClient
 from upstream_guard.kube.state import ClusterState
 from upstream_guard.metrics import Metrics
@@ -67,6 +70,7 @@ class Engine:
         self._state: ClusterState | None = None
         self._drains: DrainAdvisor | None = None
         self._predictions: Predictions | None = None
+        self._routes: RouteProbes | None = None
         self._unresolved: dict[ObjectRef, str] = {}
         self._active = False
         self._dirty: set[ObjectRef] = set()
@@ -74,11 +78,25 @@ class Engine:
         self._alarms: dict[ObjectRef, asyncio.TimerHandle] = {}
         self._flush_scheduled = False
 
-    def attach(self, state: ClusterState, drains: DrainAdvisor, predictions: Predictions) -> None:
-        """Say where the cluster's state is (it tells us of changes), who knows gateways, who predicts."""
+    def attach(
+        self,
+        state: ClusterState,
+        drains: DrainAdvisor,
+        predictions: Predictions,
+        routes: RouteProbes | None = None,
+    ) -> None:
+        """Wire it.
+
+        Args:
+            state: The cluster's state, which tells us of changes.
+            drains: Knows gateways.
+            predictions: Predicts.
+            routes: Asks through gateways; None asks nothing.
+        """
         self._state = state
         self._drains = drains
         self._predictions = predictions
+        self._routes = routes
 
     def activate(self) -> None:
         """Start to decide: this replica controls, and the state is complete."""
@@ -172,7 +190,7 @@ class Engine:
         """A guard is gone: its pods go free at once, and a rival may come into force."""
         self.tracker.drop(entry.ref)
         self._narrator.forget(entry)
-        self._forget_outlook(entry.ref)
+        self._forget_beside(entry.ref)
         self._unresolved.pop(entry.ref, None)
         alarm = self._alarms.pop(entry.ref, None)
         if alarm is not None:
@@ -217,7 +235,7 @@ class Engine:
             self.tracker.drop(ref)
             self._unresolved.pop(ref, None)
             self._dirty_namespaces.add(ref.namespace)
-            self._forget_outlook(ref)
+            self._forget_beside(ref)
             self._narrator.not_accepted(entry, acceptance)
             return {ref}
         group = self._group(entry.guard, state)
@@ -373,13 +391,33 @@ class Engine:
             sleep_supported=self._drains.sleep_supported,
         )
         outlook = self._predictions.look(entry, situation)
+        routes = self._ask_routes(guard, service, state)
         self._narrator.decided(
-            entry, replace(situation, predictions=outlook.predictions, risks=outlook.risks)
+            entry,
+            replace(
+                situation,
+                predictions=outlook.predictions,
+                risks=outlook.risks,
+                routes=routes,
+            ),
         )
 
-    def _forget_outlook(self, ref: ObjectRef) -> None:
+    def _ask_routes(
+        self, guard: Guard, service: Service, state: ClusterState
+    ) -> tuple[RouteStatus, ...]:
+        """After the look at changes: what has begun is asked about at once."""
+        if self._routes is None:
+            return ()
+        landscape = Landscape(
+            state.routes_to(service.ref), state.gateways, tuple(self._book.profiles.values())
+        )
+        return self._routes.follow(guard, service, landscape, self.tracker.path(guard.ref))
+
+    def _forget_beside(self, ref: ObjectRef) -> None:
         if self._predictions is not None:
             self._predictions.forget(ref)
+        if self._routes is not None:
+            self._routes.drop(ref)
 
     def _release_orphans(self, namespace: str, state: ClusterState) -> None:
         """Open the gate of every pod that has one and no guard that would ever open it."""

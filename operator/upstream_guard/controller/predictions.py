@@ -200,6 +200,11 @@ class Predictions:
         self._ask_review(entry.ref, memory, self._gather)
         return self._outlook(entry.ref, memory)
 
+    def changing(self, service: ObjectRef) -> bool:
+        """Whether a change of this Service is under way, in which pods come and go."""
+        guards = (self._memories.get(guard.ref) for guard in self._book.of_service(service))
+        return any(memory.busy for memory in guards if memory is not None)
+
     def forget(self, ref: ObjectRef) -> None:
         """The guard is gone, or no longer in force."""
         memory = self._memories.pop(ref, None)

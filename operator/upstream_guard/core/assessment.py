@@ -21,6 +21,7 @@ from upstream_guard.core.status import (
     GuardStatus,
     PredictionStatus,
     RiskStatus,
+    RouteStatus,
 )
 from upstream_guard.core.tuning import DrainAdvice, GatewayFacts, recommended_patch
 
@@ -45,6 +46,7 @@ class Situation:
         sleep_supported: The API server knows the `sleep` hook.
         predictions: Windows predicted of changes that are not over.
         risks: What waits for the next change, worst first.
+        routes: What is asked through the gateways.
     """
 
     guard: Guard
@@ -62,6 +64,7 @@ class Situation:
     sleep_supported: bool = True
     predictions: tuple[PredictionStatus, ...] = ()
     risks: tuple[RiskStatus, ...] = ()
+    routes: tuple[RouteStatus, ...] = ()
 
     @property
     def live(self) -> tuple[Pod, ...]:
@@ -115,6 +118,7 @@ def assess(situation: Situation) -> GuardStatus:
         _drain(situation),
         situation.predictions,
         situation.risks,
+        situation.routes,
     )
 
 

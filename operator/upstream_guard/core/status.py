@@ -20,6 +20,8 @@ MAX_PREDICTIONS: Final = 10
 """Predicted windows that the status lists, those of the latest change first."""
 MAX_RISKS: Final = 20
 """Standing risks that the status lists, the worst first."""
+MAX_ROUTES: Final = 16
+"""Ways through gateways that the status names, asked or not."""
 MAX_LISTED_ENDPOINTS: Final = 50
 """Endpoints that the status names; it counts all of them."""
 
@@ -178,6 +180,25 @@ class RiskStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class RouteStatus:
+    """One way through a gateway that the operator asks, or would ask.
+
+    Attributes:
+        gateway: Name of the gateway.
+        route: The object that makes it, e.g. `Ingress prod/shop`; empty for a plain gateway.
+        url: What is asked; empty where nothing is.
+        via: Where, e.g. `192.0.2.7:443`.
+        problem: What is in the way; empty where nothing is.
+    """
+
+    gateway: str
+    route: str
+    url: str = ""
+    via: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class GuardStatus:
     """Everything that the status of one guard says."""
 
@@ -190,6 +211,7 @@ class GuardStatus:
     drain: DrainStatus | None = None
     predictions: tuple[PredictionStatus, ...] = ()
     risks: tuple[RiskStatus, ...] = ()
+    routes: tuple[RouteStatus, ...] = ()
 
     @property
     def counts(self) -> EndpointCounts:

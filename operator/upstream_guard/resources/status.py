@@ -13,6 +13,7 @@ from upstream_guard.core.status import (
     MAX_LISTED_ENDPOINTS,
     MAX_PREDICTIONS,
     MAX_RISKS,
+    MAX_ROUTES,
     Condition,
     ConditionStatus,
     DrainStatus,
@@ -21,6 +22,7 @@ from upstream_guard.core.status import (
     GuardStatus,
     PredictionStatus,
     RiskStatus,
+    RouteStatus,
     merge_conditions,
     worst_first,
 )
@@ -61,6 +63,7 @@ def build_status(status: GuardStatus, old: object, now: float) -> dict[str, Any]
     if status.drain is not None:
         body["drain"] = _drain(status.drain)
     lists = {
+        "routes": [_route(route) for route in status.routes[:MAX_ROUTES]],
         "predictions": [_prediction(p) for p in status.predictions[:MAX_PREDICTIONS]],
         "risks": [_risk(risk) for risk in status.risks[:MAX_RISKS]],
     }
@@ -190,6 +193,16 @@ def _gateway(gateway: GatewayFacts) -> dict[str, Any]:
         "evidence": gateway.evidence.value,
         "source": _cut(gateway.source, _MAX_SOURCE),
     }
+
+
+def _route(route: RouteStatus) -> dict[str, Any]:
+    optional = {
+        "route": _cut(route.route, 400),
+        "url": _cut(route.url, 1400),
+        "via": _cut(route.via, 300),
+        "problem": _cut(route.problem, 512),
+    }
+    return {"gateway": _cut(route.gateway, 512)} | {k: v for k, v in optional.items() if v}
 
 
 def _drain(drain: DrainStatus) -> dict[str, Any]:
