@@ -131,6 +131,28 @@ async def test_an_optional_resource_may_be_absent_or_not_for_us(server, reflecto
     assert changes == []
 
 
+@pytest.mark.parametrize("status", [404, 403])
+async def test_what_was_absent_for_a_moment_is_soon_known(
+    server, reflector, changes, until, status
+):
+    """Right after its RBAC was applied, an API server still refuses for a moment."""
+    server.list_failure = status
+    began = time.monotonic()
+    reflector(optional=True)
+    await until(lambda: server.lists == 1)
+    server.list_failure = None
+    await until(lambda: changes == [(None, "a")])
+    assert time.monotonic() - began < 5.0
+
+
+async def test_what_stays_absent_is_asked_for_ever_more_rarely(server, reflector, until):
+    server.list_failure = 404
+    began = time.monotonic()
+    reflector(optional=True)
+    await until(lambda: server.lists == 4)
+    assert time.monotonic() - began >= (0.5 + 1 + 2) * 2 / 3
+
+
 async def test_a_needed_resource_is_asked_for_until_it_can_be_read(server, reflector, until):
     server.list_failure = 403
     pods = reflector()

@@ -17,6 +17,9 @@ ABSENT = frozenset({404, FORBIDDEN})
 """An optional resource is not there, or we may not read it; RBAC answers before the API is looked up."""
 ABSENT_RETRY_SECONDS = 30.0
 """How often an optional resource (a CRD that is not installed) is asked for again."""
+ABSENT_FIRST_RETRY_SECONDS = 0.5
+"""After the first refusal, doubled with each one: RBAC that was just applied, or an API server that has
+just started, refuses for a moment what it then allows, and until then nothing of it is seen."""
 
 METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
@@ -56,16 +59,17 @@ class Reflector(Generic[T]):
 
     async def run(self) -> None:
         """Follow the resource until cancelled; errors are retried with back-off and jitter."""
-        attempt = 0
+        attempt, absent = 0, 0
         while True:
             try:
                 version = await self._list()
-                attempt = 0
+                attempt, absent = 0, 0
                 await self._follow(version)
             except ApiError as error:
                 if error.status in ABSENT and self._optional:
                     self._absent(error)
-                    await asyncio.sleep(ABSENT_RETRY_SECONDS)
+                    await asyncio.sleep(_absent_seconds(absent, random.random()))  # noqa: S311  # jitter
+                    absent += 1
                     continue
                 attempt += 1
                 if error.status == 410:
@@ -130,3 +134,9 @@ class Reflector(Generic[T]):
         for uid, new in fresh.items():
             self._set(uid, new)
         self.synced.set()
+
+
+def _absent_seconds(attempt: int, jitter: float) -> float:
+    """How long to wait after so many refusals before this one; `jitter` in [0, 1) takes off up to a third."""
+    doubled = ABSENT_FIRST_RETRY_SECONDS * 2.0 ** min(attempt, 10)
+    return min(ABSENT_RETRY_SECONDS, doubled) * (1 - jitter / 3)
