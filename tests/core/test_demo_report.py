@@ -2,6 +2,7 @@
 
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from rich.console import Console
 from upstream_guard.lab.demo import plot, report, tally, variants
 from upstream_guard.lab.demo.report import Run
 from upstream_guard.lab.demo.tally import Record
+from upstream_guard.lab.demo.telling import Told
 from upstream_guard.lab.demo.variants import Variant
 from upstream_guard.lab.gateways import GATEWAYS
 from upstream_guard.lab.gateways.plain import PlainGateway
@@ -206,3 +208,37 @@ def test_what_fails_long_after_a_node_was_lost_is_held_against_gateways_that_pic
 def test_which_gateways_leave_the_choice_to_kube_proxy() -> None:
     plain = {name for name, gateway in GATEWAYS.items() if isinstance(gateway, PlainGateway)}
     assert plain == report.VIA_CLUSTER_IP
+
+
+def heard(lead: float | None, scenario: str = "rollout", failed: tuple[float, ...] = (3.0,)) -> Run:
+    """A run whose first request fails at 3 s, told `lead` seconds before."""
+    told = () if lead is None else (Told("Predict", START + 3 - lead, START + 3 - lead, ""),)
+    return replace(run(failed=failed, scenario=scenario), told=told)
+
+
+def test_what_the_operator_told_is_in_the_json() -> None:
+    (only,) = report.as_json([heard(0.25)])["runs"]
+    assert only["told"] == [{"action": "Predict", "written": 0.75, "seen": 0.75}]
+    assert only["lead_seconds"] == pytest.approx(0.25, abs=1e-3)
+    assert "told" not in report.as_json([run()])["runs"][0]
+
+
+@pytest.mark.parametrize(
+    ("leads", "held", "words"),
+    [
+        ((0.2, 0.3, -0.1), True, "3 of 3 losses were told, 0.200 s before the first (median)"),
+        ((0.2, -0.3, -0.1), False, "3 of 3 losses were told"),
+        ((None,), False, "0 of 1 losses were told"),
+        ((0.4, None), True, "1 of 2 losses were told, 0.400 s"),
+    ],
+)
+def test_the_median_lead_of_planned_changes_is_a_promise(
+    leads: tuple[float | None, ...], held: bool, words: str
+) -> None:
+    (check,) = report.checks([heard(lead) for lead in leads])
+    assert check.held is held
+    assert check.text.startswith(f"rollout: {words}")
+
+
+def test_nothing_is_promised_of_accidents_and_where_nothing_was_lost() -> None:
+    assert report.checks([heard(None, "crash"), heard(0.2, failed=())]) == []

@@ -37,6 +37,7 @@ from upstream_guard.lab.demo.show import (
     show_status,
     show_verdict,
 )
+from upstream_guard.lab.demo.telling import lead_table
 from upstream_guard.lab.demo.variants import Variant
 from upstream_guard.lab.gateways import GATEWAYS
 from upstream_guard.lab.model import LabError
@@ -109,7 +110,7 @@ class Options:
     "--score",
     "with_score",
     is_flag=True,
-    help="Predict each change before it begins, and score the predictions.",
+    help="Predict each change before it begins and score it, and measure how early the operator tells.",
 )
 @click.option(
     "--matrix",
@@ -159,6 +160,9 @@ def command(
     Each scenario is run plain (no readiness probe, no hook), tuned (readiness probe each second,
     preStop sleep 5) and guarded (plain and an UpstreamGuard). Brings a lab up if there is none, and
     takes it down again unless --keep is given.
+
+    With --score, services without a guard get one that only looks on (Observe, Recommend), so that the
+    operator tells of their changes too.
 
     --matrix tries the predictions instead: services drawn from a seed, half of them safe, a third
     borderline, each changed for real. With --json it takes up a matrix that was interrupted.
@@ -251,7 +255,7 @@ def _end(ctx: click.Context, work: Callable[[Console], bool], *, keep: bool) -> 
 def _demo(options: Options, console: Console) -> bool:
     wish = Wish(
         gateways=options.gateways,
-        guarded=any(cell.variant is Variant.GUARDED for cell in options.cells),
+        guarded=options.with_score or any(c.variant is Variant.GUARDED for c in options.cells),
         provider=options.provider,
         context=options.context,
         keep=options.keep,
@@ -280,6 +284,7 @@ async def _conduct(bench: Bench, options: Options, progress: ProgressBar) -> Out
                 guarding=guarding,
                 keep=options.keep,
                 foresee=foresight(options.rate) if options.with_score else None,
+                listen=options.with_score,
             )
             return await conduct(cluster, client, plan, progress)
     finally:
@@ -312,6 +317,9 @@ def _show(runs: Sequence[Run], outcome: Outcome, bench: Bench) -> bool:
     trials = [run.trial for run in runs if run.trial]
     if trials:
         console.print(score_table(score(trials)))
+    tellings = [run.telling for run in runs if run.telling]
+    if tellings:
+        console.print(lead_table(tellings))
     checks = report.checks(runs)
     show_verdict(console, checks)
     return all(check.held for check in checks)

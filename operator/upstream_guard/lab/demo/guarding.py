@@ -48,6 +48,18 @@ class KubectlGuarding:
                 f"gate; its status is {json.loads(status).get('status', 'empty')}"
             ) from None
 
+    async def look_on(self, stage: Stage) -> None:
+        """Create a guard that changes nothing, and wait until the operator has taken it up.
+
+        Raises:
+            LabError: it was not accepted in time.
+        """
+        await stage.apply(variants.onlooker(namespace=stage.namespace, name=stage.name))
+        await stage.kubectl(
+            "wait", f"ug/{stage.name}", "--for=condition=Accepted",
+            f"--timeout={PROTECT_SECONDS:g}s",
+        )  # fmt: skip
+
     async def look(self, stage: Stage) -> None:
         """Take note of what `kubectl get ug` says now."""
         self.seen[stage.name] = await stage.kubectl("get", "ug", "--output=wide")

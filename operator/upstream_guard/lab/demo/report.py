@@ -4,7 +4,7 @@ The JSON's keys are a contract: more may be added, none changes its meaning.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, Final
@@ -15,6 +15,7 @@ from rich.text import Text
 from upstream_guard.core.model import ProbeOverrides
 from upstream_guard.core.predict.score import Observation, Prediction, Trial
 from upstream_guard.lab.demo.tally import Tally, is_failure
+from upstream_guard.lab.demo.telling import Telling, Told, by_scenario, median_lead, telling
 from upstream_guard.lab.demo.variants import Variant
 
 LOSSLESS: Final = frozenset({"rollout", "scale-in", "drain", "slow-start"})
@@ -59,6 +60,8 @@ class Run:
     """(Unix time, endpoints listed as ready) at the start of the run and after each change."""
     prediction: Prediction | None = None
     """Made just before the change, where that was asked for and the change can be foreseen."""
+    told: tuple[Told, ...] | None = None
+    """What the operator told of it; None where nobody listened."""
 
     @property
     def trial(self) -> Trial | None:
@@ -70,6 +73,13 @@ class Run:
             Observation(service, gateway, w.start, w.seconds, w.failed) for w in self.tally.windows
         )
         return Trial(self.prediction, tuple(w for w in seen if w.end >= self.prediction.began))
+
+    @property
+    def telling(self) -> Telling | None:
+        """What the operator told and what happened; None where nobody listened."""
+        if self.told is None:
+            return None
+        return telling(self.scenario, self.told, self.failures, self.change_started)
 
     @property
     def min_listed(self) -> int:
@@ -142,6 +152,7 @@ def _run_json(run: Run) -> dict[str, Any]:
         "lateness_p99_ms": round(run.tally.late_p99 * 1000, 2),
         "slowest_success_seconds": round(run.tally.slowest, 3),
         **_prediction_json(run),
+        **_telling_json(run),
     }
 
 
@@ -153,6 +164,25 @@ def _prediction_json(run: Run) -> dict[str, Any]:
         "announced": trial.announced,
         "predicted_failed": round(trial.lost_predicted, 1),
         "predicted_seconds": round(trial.duration_predicted, 3),
+    }
+
+
+def _telling_json(run: Run) -> dict[str, Any]:
+    found = run.telling
+    if run.told is None or found is None:
+        return {}
+    start = run.change_started
+    return {
+        "told": [
+            {
+                "action": told.action,
+                "written": round(told.written - start, 4),
+                "seen": round(told.seen - start, 4),
+            }
+            for told in run.told
+        ],
+        "lead_seconds": round(found.lead.written, 4) if found.lead else None,
+        "lead_seen_seconds": round(found.lead.seen, 4) if found.lead else None,
     }
 
 
@@ -228,7 +258,8 @@ def _failures(cell: Sequence[Run]) -> str:
 
 def checks(runs: Iterable[Run]) -> list[Check]:
     """What the guard promises, checked on every gateway and scenario that has guarded runs."""
-    cells = group(runs)
+    known = tuple(runs)
+    cells = group(known)
     results = []
     for (gateway, scenario, variant), guarded in cells.items():
         if variant is Variant.GUARDED:
@@ -238,7 +269,19 @@ def checks(runs: Iterable[Run]) -> list[Check]:
             }
             check = _CHECKS.get(scenario, _check_lossless)(guarded, others)
             results.append(Check(check.held, f"{gateway} {scenario}: {check.text}"))
-    return results
+    return [*results, *_told_early(known)]
+
+
+def _told_early(runs: Iterable[Run]) -> Iterator[Check]:
+    """Of a change that is decided before it takes effect, users are told before a request fails."""
+    heard = (run.telling for run in runs if run.scenario in LOSSLESS)
+    for scenario, found in by_scenario(one for one in heard if one).items():
+        opened = [one for one in found if one.opened]
+        lead = median_lead(found)
+        if opened:
+            told = f"{sum(one.told for one in opened)} of {len(opened)} losses were told"
+            early = "" if lead is None else f", {lead:.3f} s before the first (median)"
+            yield Check(lead is not None and lead > 0, f"{scenario}: {told}{early}")
 
 
 Others = dict[Variant, list[Run]]

@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +16,7 @@ import httpx
 
 from upstream_guard.core.predict.score import Prediction
 from upstream_guard.lab.demo import tally, variants
+from upstream_guard.lab.demo.hearing import Hearing
 from upstream_guard.lab.demo.report import Run
 from upstream_guard.lab.demo.scenarios import Scenario
 from upstream_guard.lab.demo.stage import Stage
@@ -70,6 +71,9 @@ class Guarding(Protocol):
     async def guard(self, stage: Stage) -> None:
         """Create the guard and wait until pods made from now on are protected."""
 
+    async def look_on(self, stage: Stage) -> None:
+        """Create a guard that changes nothing, and wait until the operator follows the service."""
+
     async def look(self, stage: Stage) -> None:
         """Take note of what a user would see of the guard now."""
 
@@ -107,6 +111,8 @@ class Runner:
         guarding: needed for guarded cells only.
         say: told what is going on, for the progress bar.
         foresee: predicts each change; None where no prediction was asked for.
+        listen: let the operator follow every service, those without a guard of their own by one that
+            only looks on, and take down what it tells of each change. Needs `guarding`.
     """
 
     rate: float
@@ -114,6 +120,7 @@ class Runner:
     guarding: Guarding | None
     say: Callable[[str], None]
     foresee: Foresee | None = None
+    listen: bool = False
 
     async def run(self, cell: Cell, stage: Stage, exposure: Exposed) -> Run:
         """Do one cell; the Deployment and guard are gone afterwards, whatever happened.
@@ -141,6 +148,9 @@ class Runner:
                 raise LabError("a guarded run needs the operator")
             self.say("creating the guard")
             await self.guarding.guard(stage)
+        elif self.listen and self.guarding is not None:
+            self.say("creating a guard that only looks on")
+            await self.guarding.look_on(stage)
         self.say(f"deploying {scenario.replicas} replicas")
         await stage.apply(
             variants.deployment(
@@ -154,7 +164,7 @@ class Runner:
         await stage.until_serving(scenario.replicas)
 
     async def _measure(self, cell: Cell, stage: Stage, exposure: Exposed) -> Run:
-        async with load_on(exposure, self.rate) as load:
+        async with load_on(exposure, self.rate) as load, self._hearing(stage) as hearing:
             self.say("load before the change")
             await asyncio.sleep(BEFORE_SECONDS)
             prediction = await self.foresee(cell, stage) if self.foresee else None
@@ -170,15 +180,22 @@ class Runner:
             self.say("waiting for the last answers")
             records = await load.stop()
         run = make_run(cell, records, stage.listed, change_started, change_ended)
+        if hearing is not None:
+            run = replace(run, told=hearing.told)
         if prediction is None:
             return run
         until = run.load_started + len(records) / self.rate
         return replace(run, prediction=replace(prediction, began=change_started, until=until))
 
+    def _hearing(self, stage: Stage) -> AbstractAsyncContextManager[Hearing | None]:
+        if not self.listen:
+            return nullcontext()
+        return Hearing(stage.client, stage.namespace, stage.name)
+
     async def _clear(self, cell: Cell, stage: Stage) -> None:
         self.say("cleaning up")
         await stage.kubectl("delete", stage.deployment, "--ignore-not-found", "--wait=false")
-        if cell.variant is Variant.GUARDED and self.guarding is not None:
+        if self.guarding is not None and (self.listen or cell.variant is Variant.GUARDED):
             await self.guarding.release(stage)
         await stage.clear_pods()
         stage.listed.clear()

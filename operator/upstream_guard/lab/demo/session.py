@@ -46,6 +46,8 @@ class Conduct:
     """Leave the namespace behind."""
     foresee: Foresee | None = None
     """Predicts each change; None where no prediction was asked for."""
+    listen: bool = False
+    """Take down what the operator tells of each change; needs `guarding`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ async def conduct(
                 guarding=plan.guarding,
                 say=partial(progress.doing, cell),
                 foresee=plan.foresee,
+                listen=plan.listen,
             )
             progress.done(await runner.run(cell, stage, exposure))
         return Outcome(namespace, await _events(cluster, namespace))

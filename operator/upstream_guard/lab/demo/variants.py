@@ -100,3 +100,10 @@ def guard(*, namespace: str, name: str) -> Json:
         "metadata": {"name": name, "namespace": namespace},
         "spec": {"targetRef": {"kind": "Service", "name": name}},
     }
+
+
+def onlooker(*, namespace: str, name: str) -> Json:
+    """A guard under which nothing is changed: the operator probes, predicts, and says what it would do."""
+    made = guard(namespace=namespace, name=name)
+    made["spec"] |= {"upstreamList": {"mode": "Observe"}, "drain": {"mode": "Recommend"}}
+    return made
