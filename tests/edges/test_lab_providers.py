@@ -294,6 +294,24 @@ def test_a_folder_with_other_things_in_it_is_refused(
     assert precious.read_text() == "important"
 
 
+def test_only_cgroups_without_a_process_are_left_over(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A process of another PID namespace is listed as 0, or only counted."""
+    monkeypatch.setattr(leftovers, "_CGROUPS", tmp_path)
+    pids = {"mine": "7\n8\n", "others": "0\n0\n", "hidden": "", "left": ""}
+    for hierarchy in ("cpu", "pids"):
+        for name, text in pids.items():
+            folder = tmp_path / hierarchy / "k8s.io" / name
+            folder.mkdir(parents=True)
+            (folder / "cgroup.procs").write_text(text)
+            if hierarchy == "pids":
+                (folder / "pids.current").write_text("0\n" if name == "left" else "2\n")
+    parents = (tmp_path / "cpu" / "k8s.io", tmp_path / "pids" / "k8s.io")
+    assert set(leftovers._cgroups()) == {parent / "left" for parent in parents}
+    assert leftovers.cgroup_pids("mine") == (7, 8)
+
+
 @pytest.mark.parametrize("path", ["/run/lab", "/var/log/lab", "/srv/" + "x" * 80])
 def test_impossible_state_folders_are_refused(path: str) -> None:
     with pytest.raises(LabError):

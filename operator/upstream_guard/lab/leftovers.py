@@ -137,11 +137,25 @@ def _cgroup_parents() -> tuple[Path, ...]:
 def _cgroups() -> tuple[Path, ...]:
     """Containers' cgroups without a process, and parents without a child."""
     found = []
-    for parent in _cgroup_parents():
+    parents = _cgroup_parents()
+    busy = {path.name for parent in parents for path in parent.iterdir() if _in_use(path)}
+    for parent in parents:
         children = [path for path in parent.iterdir() if path.is_dir()]
-        found += [path for path in children if not any(_pids(path))]
+        found += [path for path in children if path.name not in busy]
         found += [] if children else [parent]
     return tuple(found)
+
+
+def _in_use(folder: Path) -> bool:
+    """A process is in it, also one of another PID namespace.
+
+    Version 2 lists such a one as 0; version 1 leaves it out, and counts it in the hierarchy `pids`.
+    """
+    if any(True for _ in _pids(folder)):
+        return True
+    with contextlib.suppress(OSError):
+        return (folder / "pids.current").read_text(encoding="utf-8").strip() != "0"
+    return False
 
 
 def _pids(folder: Path) -> Iterator[int]:
