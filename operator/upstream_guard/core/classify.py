@@ -132,6 +132,7 @@ class Case:
         path: Path that the direct probes ask for; empty where they do not speak HTTP.
         told: What is known by other ways, in words by cause: a name that does not resolve, a
             certificate that has expired.
+        empty: The upstream list is empty though there are pods.
     """
 
     behaviour: Behaviour = UNKNOWN_BEHAVIOUR
@@ -148,6 +149,7 @@ class Case:
     app_idle: float | None = None
     path: str = ""
     told: Mapping[Cause, str] = field(default_factory=dict)
+    empty: bool = False
 
     @property
     def listed(self) -> tuple[EndpointSeen, ...]:
@@ -161,13 +163,13 @@ class Case:
 
     @property
     def stale(self) -> tuple[str, ...]:
-        """Addresses that the gateway uses though the list does not have them."""
-        if not self.endpoints:
-            return ()
-        listed = {e.address for e in self.listed}
-        known = {e.address for e in self.endpoints}
-        used = (self.usable or frozenset()) | (self.blamed.keys() & known)
-        return tuple(sorted(used - listed))
+        """Endpoints that the gateway uses though they have left the list.
+
+        Only those that were in it: a gateway may go through an address that no list has, a ClusterIP.
+        """
+        used = (self.usable or frozenset()) | self.blamed.keys()
+        gone = {e.address for e in self.endpoints if not e.listed}
+        return tuple(sorted(used & gone))
 
 
 @dataclass(frozen=True, slots=True)
@@ -481,7 +483,7 @@ def _circumstances(case: Case) -> Iterator[tuple[Circumstance, str]]:
 
 def _of_list(case: Case) -> Iterator[tuple[Circumstance, str]]:
     listed, left = case.listed, tuple(e for e in case.endpoints if e.left)
-    if case.endpoints and not listed:
+    if case.empty or (case.endpoints and not listed):
         yield Circumstance.LIST_EMPTY, "the upstream list is empty"
     if listed and all(e.good for e in listed) and not case.failing:
         yield Circumstance.DIRECT_GOOD, f"direct probes: all {len(listed)} listed endpoints serve"

@@ -1,0 +1,524 @@
+"""What the three eyes saw of one guarded Service lately: bounded memories, from which windows are made. Pure.
+
+All memories are frozen; taking something in gives a new one. What is kept is bounded by the constants here,
+however long it goes on and however much comes in.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, TypeVar
+
+from upstream_guard.core.causes import Cause
+from upstream_guard.core.classify import PACES, EndpointSeen, RouteSeen, Sign
+from upstream_guard.core.evidence import (
+    Eye,
+    Failure,
+    GatewayDelta,
+    RouteKey,
+    RouteSample,
+    UpstreamView,
+)
+from upstream_guard.core.health import Health, Verdict
+from upstream_guard.core.model import DetectionPolicy
+
+K = TypeVar("K")
+
+HORIZON: Final = 10.0
+"""Seconds within which failed requests add up to `spec.detection.minRequests`."""
+SILENCE: Final = 2.0
+"""Seconds that an endpoint must have been silent, where a refusal counts at once: it may just be slow."""
+LEFT_SECONDS: Final = 30.0
+"""How long an endpoint that left the list is remembered: gateways need up to some seconds to forget it
+(FACTS section 4), and a name or a connection kept alive longer."""
+MAX_ENDPOINTS: Final = 256
+MAX_ROUTES: Final = 64
+MAX_SIGNS: Final = 16
+"""Kinds of failed answers of one route; others are counted with the last."""
+MAX_HITS: Final = 128
+MAX_GOODS: Final = 64
+MAX_VIEWS: Final = 16
+MAX_WORDS: Final = 120
+LONGEST_STEP: Final = 10.0
+"""Seconds between two route probes at most for which they speak."""
+LONGEST_GAP: Final = 60.0
+"""Seconds after which a gateway that was not heard of counts as not watched."""
+
+
+# Direct probes.
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """One endpoint and its probes, at one look.
+
+    Attributes:
+        address: `10.0.0.7:8080`.
+        node: Where it runs; empty where unknown.
+        zone: Where that is; empty where unknown.
+        listed: Whether the upstream list has it, and its pod is to stay.
+        health: By its probes.
+    """
+
+    address: str
+    node: str
+    zone: str
+    listed: bool
+    health: Health
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """An endpoint that left the list without having failed."""
+
+    at: float
+    node: str = ""
+    zone: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ailing:
+    """An endpoint that failed while it was listed.
+
+    Attributes:
+        cause: How.
+        detail: In words.
+        node: Where it runs.
+        zone: Where that is.
+        since: Unix seconds from which requests to it fail.
+        last: Unix seconds up to which they did.
+        failures: Probes of it that failed in a row.
+    """
+
+    cause: Cause
+    detail: str
+    node: str
+    zone: str
+    since: float
+    last: float
+    failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class Direct:
+    """What direct probes see.
+
+    Attributes:
+        at: Of the last look; 0 before the first.
+        endpoints: As of that look, by address.
+        gone: Those that left the list and had not failed, by address.
+        ailing: Those that failed while listed, not long ago.
+        failing: Those that fail and are listed now.
+    """
+
+    at: float = 0.0
+    endpoints: Mapping[str, Probed] = field(default_factory=dict)
+    gone: Mapping[str, Gone] = field(default_factory=dict)
+    ailing: Mapping[str, Ailing] = field(default_factory=dict)
+    failing: frozenset[str] = frozenset()
+
+    @property
+    def listed(self) -> int:
+        """Endpoints in the list."""
+        return sum(e.listed for e in self.endpoints.values())
+
+    @property
+    def share(self) -> float:
+        """Of the listed endpoints, those that fail; 0 where none is listed."""
+        return len(self.failing) / self.listed if self.failing else 0.0
+
+    @property
+    def since(self) -> float:
+        """Since when the present failures last; only where there are any."""
+        return min(self.ailing[a].since for a in self.failing)
+
+
+def look(
+    direct: Direct, endpoints: Iterable[Probed], now: float, *, trusted: bool, keep_from: float
+) -> Direct:
+    """Take a look at what direct probes say.
+
+    Args:
+        direct: The last look.
+        endpoints: All that there are.
+        now: Unix seconds.
+        trusted: The probes are known to be right: some pod was seen to serve, and not all are silent
+            while the kubelet calls them ready.
+        keep_from: What happened since then is kept, a window being open; Unix seconds.
+    """
+    found = {e.address: e for e in endpoints}
+    failing = frozenset(a for a, e in found.items() if trusted and _fails(e, now))
+    ailing = {
+        address: known
+        for address, known in direct.ailing.items()
+        if known.last >= min(now - HORIZON, keep_from)
+    }
+    for address in sorted(failing)[:MAX_ENDPOINTS]:
+        ailing[address] = _ails(direct, found[address], now)
+    return Direct(
+        now, found, _gone(direct, found, ailing, now, keep_from), ailing, failing & ailing.keys()
+    )
+
+
+def _fails(endpoint: Probed, now: float) -> bool:
+    """Listed and condemned; silence takes longer, for the gateway's patience is longer than a probe's."""
+    health = endpoint.health
+    if not endpoint.listed or health.verdict is not Verdict.FAILING or health.cause is None:
+        return False
+    return health.hard or now - health.since >= SILENCE
+
+
+def _ails(direct: Direct, endpoint: Probed, now: float) -> Ailing:
+    health = endpoint.health
+    known = direct.ailing.get(endpoint.address)
+    before = direct.endpoints.get(endpoint.address)
+    if known is not None and endpoint.address in direct.failing:
+        since = known.since
+    else:
+        # A pod that failed before it was listed fails requests only from then on.
+        since = health.since if before is not None and before.listed else now
+    return Ailing(
+        health.cause or Cause.READ_TIMEOUT, health.detail, endpoint.node, endpoint.zone, since, now,
+        max(1, health.failures),
+    )  # fmt: skip
+
+
+def _gone(
+    direct: Direct,
+    found: Mapping[str, Probed],
+    ailing: Mapping[str, Ailing],
+    now: float,
+    keep_from: float,
+) -> dict[str, Gone]:
+    gone = {
+        address: known
+        for address, known in direct.gone.items()
+        if known.at >= min(now - LEFT_SECONDS, keep_from)
+        and not (address in found and found[address].listed)
+    }
+    for address, before in direct.endpoints.items():
+        left = before.listed and not (address in found and found[address].listed)
+        if left and address not in ailing and len(gone) < MAX_ENDPOINTS:
+            gone[address] = Gone(now, before.node, before.zone)
+    return gone
+
+
+def endpoints_seen(direct: Direct) -> tuple[EndpointSeen, ...]:
+    """The endpoints as the classifier wants them."""
+    seen: dict[str, EndpointSeen] = {}
+    for address, gone in direct.gone.items():
+        seen[address] = EndpointSeen(address, gone.node, gone.zone, listed=False, left=True)
+    for address, e in direct.endpoints.items():
+        if e.listed:
+            good = e.health.verdict is Verdict.SERVING and e.health.failures == 0
+            seen[address] = EndpointSeen(address, e.node, e.zone, good=good)
+    for address, bad in direct.ailing.items():
+        listed = address in direct.endpoints and direct.endpoints[address].listed
+        seen[address] = EndpointSeen(
+            address, bad.node, bad.zone, listed=listed, cause=bad.cause, detail=bad.detail
+        )
+    return tuple(seen[address] for address in sorted(seen))
+
+
+# One gateway: route probes, its metrics, its upstream list.
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Route probes on one way.
+
+    Attributes:
+        good: Answers that are no failure since the first failure; in peace, a few of the last.
+        signs: Failures by kind.
+        fresh_failed: Failures on fresh connections.
+        answered: It has been answered, ever: the operator reaches the gateway.
+        asked_at: When the last request was sent; 0 before the first.
+        failing: It failed.
+        lost_seconds: Seconds' worth of requests that failed: between two of ours, the mean of how both
+            ended.
+    """
+
+    good: int = 0
+    signs: Mapping[Sign, int] = field(default_factory=dict)
+    fresh_failed: int = 0
+    answered: bool = False
+    asked_at: float = 0.0
+    failing: bool = False
+    lost_seconds: float = 0.0
+
+    @property
+    def failed(self) -> int:
+        """Failures."""
+        return sum(self.signs.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """What is known at one gateway.
+
+    Attributes:
+        routes: Route probes by way.
+        hits: Failures not yet told: when, and how many requests; bounded.
+        goods: When users' or our requests were answered well: when, and how many; bounded.
+        own: When our own requests got a failed status, which the gateway counts as well; bounded.
+        own_failed: How many did.
+        statuses: Failed answers that the gateway counted, by status.
+        failures: What it counted of its attempts.
+        blamed: The same by endpoint.
+        errors: Sum of `statuses`, as counted for the gateway as a whole.
+        classes_only: As in `GatewayDelta`.
+        counted_until: Up to when the gateway's metrics are known; 0 where they never were.
+        interval: Seconds between the last two looks at them.
+        rates: Requests a second by the last look, of each replica.
+        views: The upstream list by replica.
+        failed_at: When the last failed request was sent.
+        failed_seen: When its failure was known.
+        good_at: When the last good answer was known.
+        asked_at: Of the last route probe.
+        eyes: Who saw failures.
+    """
+
+    routes: Mapping[RouteKey, Tally] = field(default_factory=dict)
+    hits: tuple[tuple[float, float], ...] = ()
+    goods: tuple[tuple[float, int], ...] = ()
+    own: tuple[float, ...] = ()
+    own_failed: int = 0
+    statuses: Mapping[int, int] = field(default_factory=dict)
+    failures: Mapping[Failure, int] = field(default_factory=dict)
+    blamed: Mapping[str, int] = field(default_factory=dict)
+    errors: int = 0
+    classes_only: bool = False
+    counted_until: float = 0.0
+    interval: float = 0.0
+    rates: Mapping[str, float] = field(default_factory=dict)
+    views: Mapping[str, UpstreamView] = field(default_factory=dict)
+    failed_at: float = 0.0
+    failed_seen: float = 0.0
+    good_at: float = 0.0
+    asked_at: float = 0.0
+    eyes: frozenset[Eye] = frozenset()
+
+    def watched(self, now: float) -> bool:
+        """Whether a failure at this gateway would be seen, by route probe or metrics."""
+        return max(self.asked_at, self.counted_until) > now - LONGEST_GAP
+
+    def counts(self, now: float) -> bool:
+        """Whether the gateway's own metrics are being read."""
+        return self.counted_until > now - max(3 * self.interval, 5.0)
+
+    @property
+    def rate(self) -> float | None:
+        """Requests a second; None where it is not known."""
+        return sum(self.rates.values()) if self.rates else None
+
+    @property
+    def requests_failed(self) -> int:
+        """Users' requests that failed, as the gateway counted them; our own are taken off."""
+        return max(0, self.errors - self.own_failed)
+
+    @property
+    def probes_failed(self) -> int:
+        """Route probes that failed."""
+        return sum(t.failed for t in self.routes.values())
+
+    @property
+    def lost_seconds(self) -> float:
+        """Seconds' worth of requests that failed by route probes.
+
+        Users are taken to spread over the ways as the probes do.
+        """
+        return sum(t.lost_seconds for t in self.routes.values()) / max(1, len(self.routes))
+
+    def answered_since(self, since: float) -> int:
+        """Requests that were answered well since then."""
+        return sum(count for at, count in self.goods if at >= since)
+
+    def pending(self, now: float) -> tuple[tuple[float, float], ...]:
+        """Hits within the horizon."""
+        return tuple(hit for hit in self.hits if hit[0] >= now - HORIZON)
+
+
+def is_failure(sample: RouteSample, policy: DetectionPolicy) -> bool:
+    """Whether a user in its place would have met a window."""
+    return sample.cause is not None or sample.status in policy.error_statuses
+
+
+def take_sample(lane: Lane, sample: RouteSample, policy: DetectionPolicy) -> Lane:
+    """Take in a route probe.
+
+    No answer from a gateway that never gave one says nothing: the operator may not reach it.
+    """
+    tally = lane.routes.get(sample.key) or Tally()
+    lane = replace(lane, asked_at=max(lane.asked_at, sample.done))
+    if not is_failure(sample, policy):
+        good = replace(
+            _asked(tally, sample, failed=False), good=min(tally.good + 1, 1_000_000), answered=True
+        )
+        return replace(
+            _with_route(lane, sample.key, good),
+            goods=(*lane.goods, (sample.sent, 1))[-MAX_GOODS:],
+            good_at=max(lane.good_at, sample.done),
+        )
+    if sample.status == 0 and not tally.answered:
+        return lane
+    return _with_failure(lane, sample, tally)
+
+
+def _with_failure(lane: Lane, sample: RouteSample, tally: Tally) -> Lane:
+    failed = replace(
+        _asked(tally, sample, failed=True),
+        good=tally.good if tally.failed else 0,
+        signs=_counted(tally.signs, sign_of(sample)),
+        fresh_failed=tally.fresh_failed + (not sample.reused),
+        answered=tally.answered or sample.status > 0,
+    )
+    # One that got no answer may have been slow: it takes two for a request.
+    weight = 0.5 if sample.status == 0 and sample.cause is Cause.READ_TIMEOUT else 1.0
+    return replace(
+        _with_route(lane, sample.key, failed),
+        hits=(*lane.hits, (sample.sent, weight))[-MAX_HITS:],
+        own=(*lane.own, sample.done)[-MAX_HITS:] if sample.status else lane.own,
+        own_failed=lane.own_failed + (sample.status > 0),
+        failed_at=max(lane.failed_at, sample.sent),
+        failed_seen=max(lane.failed_seen, sample.done),
+        eyes=lane.eyes | {Eye.ROUTE},
+    )
+
+
+def _asked(tally: Tally, sample: RouteSample, *, failed: bool) -> Tally:
+    """With the time since the last request reckoned: the trapezoidal rule on failed or not."""
+    gap = min(LONGEST_STEP, max(0.0, sample.sent - tally.asked_at)) if tally.asked_at else 0.0
+    share = (tally.failing + failed) / 2
+    return replace(
+        tally,
+        asked_at=max(tally.asked_at, sample.sent),
+        failing=failed,
+        lost_seconds=tally.lost_seconds + share * gap,
+    )
+
+
+def _with_route(lane: Lane, key: RouteKey, tally: Tally) -> Lane:
+    if key not in lane.routes and len(lane.routes) >= MAX_ROUTES:
+        return lane
+    return replace(lane, routes={**lane.routes, key: tally})
+
+
+def _counted(signs: Mapping[Sign, int], sign: Sign) -> dict[Sign, int]:
+    if sign not in signs and len(signs) >= MAX_SIGNS:
+        sign = list(signs)[-1]
+    return {**signs, sign: signs.get(sign, 0) + 1}
+
+
+def sign_of(sample: RouteSample) -> Sign:
+    """The kind of failure that a sample is."""
+    took = max(0.0, sample.done - sample.sent)
+    pace = max(p for p in PACES if p <= took)
+    return Sign(
+        sample.status, sample.cause, sample.detail[:MAX_WORDS], pace, sample.server[:MAX_WORDS]
+    )
+
+
+def take_delta(lane: Lane, delta: GatewayDelta, policy: DetectionPolicy) -> Lane:
+    """Take in what the gateway counted.
+
+    Of a failure's time only the two looks around it are known: half way between them is taken.
+    """
+    if delta.endpoint:
+        return _with_blame(lane, delta, policy)
+    errors = failed_statuses(delta, policy)
+    count, total = sum(errors.values()), sum(delta.statuses.values())
+    seconds = max(0.001, delta.until - delta.since)
+    middle = (delta.since + delta.until) / 2
+    lane = replace(
+        lane,
+        counted_until=max(lane.counted_until, delta.until),
+        interval=seconds,
+        rates=_with_rate(lane.rates, delta.replica, total / seconds),
+        classes_only=delta.classes_only,
+        failures=_sum(lane.failures, delta.failures),
+    )
+    if not count:
+        goods = (*lane.goods, (delta.since, total))[-MAX_GOODS:] if total else lane.goods
+        return replace(lane, goods=goods, good_at=max(lane.good_at, delta.until))
+    users = max(0, count - sum(delta.since <= at <= delta.until for at in lane.own))
+    return replace(
+        lane,
+        statuses=_sum(lane.statuses, errors),
+        errors=lane.errors + count,
+        hits=(*lane.hits, (middle, float(users)))[-MAX_HITS:] if users else lane.hits,
+        failed_at=max(lane.failed_at, middle) if users else lane.failed_at,
+        failed_seen=max(lane.failed_seen, delta.until) if users else lane.failed_seen,
+        eyes=lane.eyes | {Eye.METRICS} if users else lane.eyes,
+    )
+
+
+def _with_rate(rates: Mapping[str, float], replica: str, rate: float) -> Mapping[str, float]:
+    if replica not in rates and len(rates) >= MAX_VIEWS:
+        return rates
+    return {**rates, replica: rate}
+
+
+def _with_blame(lane: Lane, delta: GatewayDelta, policy: DetectionPolicy) -> Lane:
+    """Endpoints' counts are parts of what is counted for all of them together."""
+    bad = {k: n for k, n in delta.failures.items() if k is not Failure.RETRY}
+    count = max(sum(bad.values()), sum(failed_statuses(delta, policy).values()))
+    if not count or (delta.endpoint not in lane.blamed and len(lane.blamed) >= MAX_ENDPOINTS):
+        return lane
+    return replace(lane, blamed=_sum(lane.blamed, {delta.endpoint: count}))
+
+
+def failed_statuses(delta: GatewayDelta, policy: DetectionPolicy) -> dict[int, int]:
+    """Of what a gateway counted, the answers that make a window."""
+    wanted = set(policy.error_statuses)
+    if delta.classes_only:
+        wanted = {status // 100 * 100 for status in wanted}
+    return {status: n for status, n in delta.statuses.items() if status in wanted and n > 0}
+
+
+def _sum(one: Mapping[K, int], other: Mapping[K, int]) -> dict[K, int]:
+    return {key: one.get(key, 0) + other.get(key, 0) for key in one.keys() | other.keys()}
+
+
+def take_view(lane: Lane, view: UpstreamView) -> Lane:
+    """Take in the upstream list of one replica."""
+    if view.replica not in lane.views and len(lane.views) >= MAX_VIEWS:
+        return lane
+    return replace(lane, views={**lane.views, view.replica: view})
+
+
+def usable(lane: Lane, direct: Direct, now: float) -> frozenset[str] | None:
+    """What some replica may pick; None where none told lately. What left after it told is taken off."""
+    fresh = [v for v in lane.views.values() if v.at > now - LONGEST_GAP]
+    if not fresh:
+        return None
+    return frozenset(
+        address
+        for view in fresh
+        for address in view.usable
+        if address not in direct.gone or direct.gone[address].at < view.at
+    )
+
+
+def routes_seen(lane: Lane) -> tuple[RouteSeen, ...]:
+    """The routes as the classifier wants them."""
+    return tuple(
+        RouteSeen(key, tally.good, tally.signs, tally.fresh_failed)
+        for key, tally in sorted(lane.routes.items())
+    )
+
+
+def cleared(lane: Lane) -> Lane:
+    """Without what a window that is over has left: only what is a level stays."""
+    return replace(
+        lane,
+        routes={k: _at_peace(t) for k, t in lane.routes.items()},
+        hits=(), own=(), own_failed=0, statuses={}, failures={}, blamed={}, errors=0, eyes=frozenset(),
+    )  # fmt: skip
+
+
+def _at_peace(tally: Tally) -> Tally:
+    return Tally(
+        min(tally.good, 20),
+        answered=tally.answered,
+        asked_at=tally.asked_at,
+        failing=tally.failing,
+    )
