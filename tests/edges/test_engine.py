@@ -1,12 +1,14 @@
 """The engine with everything it is wired to, against a scripted API server."""
 
+from dataclasses import replace
+
 import pytest
 from prometheus_client import generate_latest
 
 from upstream_guard.controller import gate_writer
 from upstream_guard.controller.app import App, Options
 from upstream_guard.core.causes import Cause
-from upstream_guard.core.model import ObjectRef, ProbeResult
+from upstream_guard.core.model import ContainerStop, ObjectRef, ProbeResult
 from upstream_guard.core.names import API_VERSION, GATE
 from upstream_guard.resources.kube_objects import parse_node, parse_pod, parse_service
 
@@ -170,6 +172,34 @@ async def test_an_endpoint_leaves_ahead_of_a_node_that_goes(cluster, until):
     await until(lambda: cluster.conditions().get("Healthy") == "AllServing")
     cluster.state._node(node("n1", "karpenter.sh/disrupted"), node("n1"))
     await until(lambda: ("shop-1", "True", "EndpointRestored") in cluster.gates())
+
+
+def ended(name, seconds, *, code):
+    """A pod that was deleted 40 s ago, and whose container ended so many seconds after SIGTERM."""
+    made = pod(name)
+    stop = ContainerStop("app", 2.0, 1000.0 + 2 + seconds, code)
+    return replace(made, terminating=True, deleted_at=1000.0, grace_period=32.0, stops=(stop,))
+
+
+async def test_what_an_app_does_on_sigterm_is_told_and_sizes_the_next_grace_period(cluster, until):
+    cluster.see(service(), *three(), guard())
+    await until(lambda: cluster.conditions().get("Accepted") == "Accepted")
+    cluster.state._pod(pod("shop-0"), ended("shop-0", 30, code=137))
+    await until(lambda: "AppIgnoresSigterm" in cluster.told())
+    cluster.state._pod(pod("shop-1"), ended("shop-1", 12, code=0))
+    await until(lambda: "AppDrains" in cluster.told())
+
+    def app():
+        return cluster.app._statuses.current(SHOP).get("drain", {}).get("app", {})
+
+    await until(lambda: app().get("samples") == 2)
+    assert (app()["onSigterm"], app()["killed"]) == ("Drains", 1)
+    assert (app()["drainSeconds"], app()["givenSeconds"]) == (12, 30)
+    template = {"metadata": {"labels": {"app": "shop"}}, "spec": {"containers": [{"name": "app"}]}}
+    patch = cluster.app.drains.inject("prod", template).patch
+    grace = next(o["value"] for o in patch if o["path"] == "/spec/terminationGracePeriodSeconds")
+    hook = next(o["value"] for o in patch if o["path"] == "/spec/containers/0/lifecycle")
+    assert grace == 38 + hook["preStop"]["sleep"]["seconds"]
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
 """Drain settings of guards, and what the webhook adds to a new pod because of them."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from upstream_guard.controller.guards import GuardBook
+from upstream_guard.controller.stops import StopBook
 from upstream_guard.core.acceptance import in_force
 from upstream_guard.core.injection import Injection, InjectionRequest, inject
 from upstream_guard.core.model import DrainMode, Guard, ListMode, Service
@@ -39,6 +40,7 @@ class DrainAdvisor:
         self._state = state
         self._book = book
         self._controlled = controlled
+        self.stops = StopBook()
         self.sleep_supported = minor >= 30
 
     def gateways(self, service: Service) -> tuple[GatewayFacts, ...]:
@@ -58,7 +60,8 @@ class DrainAdvisor:
         # Clients inside the cluster need not be known to anybody, and kube-proxy is slower than some
         # gateways: a second more of sleep is cheaper than their errors.
         clusterable = service.cluster_ip not in {"", "None"}
-        return advise_drain(guard.drain, gateways, cluster_ip_clients=clusterable)
+        advice = advise_drain(guard.drain, gateways, cluster_ip_clients=clusterable)
+        return replace(advice, app=self.stops.found(guard.ref))
 
     def inject(self, namespace: str, pod: Mapping[str, Any]) -> Injection:
         """What a new pod gets, from all guards in force that select it."""
@@ -89,4 +92,5 @@ class DrainAdvisor:
             drain_enforced=bool(enforced),
             sleep_supported=self.sleep_supported,
             grace_period=chosen.advice.grace_period,
+            app=chosen.advice.app,
         )

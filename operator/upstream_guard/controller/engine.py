@@ -29,6 +29,7 @@ from upstream_guard.core.status import RouteStatus
 from upstream_guard.kube.client import KubeClient
 from upstream_guard.kube.state import ClusterState
 from upstream_guard.metrics import Metrics
+from upstream_guard.resources.status import parse_app_shutdown
 
 logger = logging.getLogger(__name__)
 
@@ -131,12 +132,17 @@ class Engine:
             for guard in self._book.of_service(service.ref):
                 guarded = True
                 self.mark(guard.ref)
+                self._note_stop(guard.ref, pod)
                 if not pod.containers_ready and not pod.terminating:
                     # A container that ended may be back, ready and not serving, before the next probe.
                     self.tracker.probe_soon(guard.ref, pod.uid)
         if not guarded and pod.gated and not pod.gate:
             self._dirty_namespaces.add(pod.ref.namespace)
             self._schedule()
+
+    def _note_stop(self, guard: ObjectRef, pod: Pod) -> None:
+        if self._drains is not None:
+            self._drains.stops.note(guard, pod)
 
     def service(self, ref: ObjectRef) -> None:
         """A Service, its EndpointSlices or a route to it changed."""
@@ -176,12 +182,15 @@ class Engine:
 
     def guard_put(self, entry: GuardEntry, before: GuardEntry | None) -> None:
         """A guard was created or changed: its rivals and its pods are concerned as well."""
+        if self._drains is not None:
+            self._drains.stops.inherit(entry.ref, parse_app_shutdown(entry.status))
         self.mark(entry.ref)
         concerned = {k.guard.service_ref for k in (before, entry) if k and k.guard}
         if (
             len(concerned) > 1
         ):  # another Service now: what was seen of the old one's pods is no evidence
             self.tracker.drop(entry.ref)
+            self._forget_stops(entry.ref)
         for service in concerned:
             self.service(service)
         self._dirty_namespaces.add(entry.ref.namespace)
@@ -189,6 +198,7 @@ class Engine:
     def guard_removed(self, entry: GuardEntry) -> None:
         """A guard is gone: its pods go free at once, and a rival may come into force."""
         self.tracker.drop(entry.ref)
+        self._forget_stops(entry.ref)
         self._narrator.forget(entry)
         self._forget_beside(entry.ref)
         self._unresolved.pop(entry.ref, None)
@@ -412,6 +422,10 @@ class Engine:
             state.routes_to(service.ref), state.gateways, tuple(self._book.profiles.values())
         )
         return self._routes.follow(guard, service, landscape, self.tracker.path(guard.ref))
+
+    def _forget_stops(self, ref: ObjectRef) -> None:
+        if self._drains is not None:
+            self._drains.stops.forget(ref)
 
     def _forget_beside(self, ref: ObjectRef) -> None:
         if self._predictions is not None:

@@ -21,6 +21,7 @@ from upstream_guard.core.assessment import (
 from upstream_guard.core.model import ObjectRef, Pod
 from upstream_guard.core.names import API_VERSION, GUARD_KIND
 from upstream_guard.core.reasons import REASONS, ConditionType, Reason
+from upstream_guard.core.shutdown import AppShutdown, Ending, describe
 from upstream_guard.core.status import EndpointCounts, EndpointState, GuardStatus
 from upstream_guard.kube.events import Event, EventRecorder, Subject
 from upstream_guard.metrics import Metrics
@@ -44,8 +45,18 @@ ACTIONS = {
     Reason.PRE_STOP_TOO_SHORT: "Observe",
     Reason.SLEEP_NOT_SUPPORTED: "Observe",
     Reason.RISKS_FOUND: "Review",
+    Reason.APP_IGNORES_SIGTERM: "Observe",
+    Reason.APP_ENDS_AT_ONCE: "Observe",
+    Reason.APP_DRAINS: "Observe",
 }
 """The `action` of each event: what was done."""
+
+ENDINGS = {
+    Ending.IGNORES: Reason.APP_IGNORES_SIGTERM,
+    Ending.AT_ONCE: Reason.APP_ENDS_AT_ONCE,
+    Ending.DRAINS: Reason.APP_DRAINS,
+}
+"""The reason of the event that tells how an app ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +70,8 @@ class _Told:
     recommended: str = ""
     short: bool = False
     sleepless: bool = False
+    ending: Ending | None = None
+    """What the app does on SIGTERM."""
     risks: frozenset[str] | None = None
     """None before the first evaluation, which only takes over what an earlier controller told."""
 
@@ -203,10 +216,12 @@ class Narrator:
             recommendation(situation),
             bool(situation.short),
             situation.sleepless,
+            situation.advice.app.ending if situation.advice.app else None,
             frozenset(risk.risk for risk in situation.risks),
         )
         self._told[entry.ref] = now
         self._tell_risks(entry, situation, told.risks)
+        self._tell_ending(entry, situation.advice.app, told)
         guard = _guard_subject(entry)
         for floor in sorted(now.floors - told.floors):
             note = f"failing endpoints stay listed: {floor} is at its minHealthyPercent"
@@ -242,6 +257,11 @@ class Narrator:
         if new:
             note = f"{describe_risks(new)}; to mend it: {new[0].remedy}"
             self._tell(_guard_subject(entry), Reason.RISKS_FOUND, note)
+
+    def _tell_ending(self, entry: GuardEntry, app: AppShutdown | None, told: _Told) -> None:
+        """Not on the first evaluation: then it is what an earlier controller saw, and told."""
+        if app is not None and told.risks is not None and app.ending is not told.ending:
+            self._tell(_guard_subject(entry), ENDINGS[app.ending], describe(app))
 
     def _tell(
         self,

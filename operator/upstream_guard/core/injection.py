@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from upstream_guard.core.names import ANNOTATION_INJECTED, GATE
+from upstream_guard.core.shutdown import AppShutdown, app_grace
 
 DEFAULT_GRACE: Final = 30
 """Kubernetes' `terminationGracePeriodSeconds` where the pod says nothing, seconds."""
@@ -38,6 +39,7 @@ class InjectionRequest:
         sleep_supported: Whether this cluster knows the `sleep` action (Kubernetes 1.30 or newer).
         grace_period: `spec.drain.gracePeriod` in whole seconds; None is `Auto`, the pod's own grace
             period plus the sleep, so that the app's own time to drain is not shortened.
+        app: What earlier pods did on SIGTERM, for `Auto`; None where nothing was seen.
     """
 
     pre_stop: int | None = None
@@ -46,6 +48,7 @@ class InjectionRequest:
     drain_enforced: bool = True
     sleep_supported: bool = True
     grace_period: int | None = None
+    app: AppShutdown | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +131,8 @@ def _plan_drain(pod: Mapping[str, Any], request: InjectionRequest, record: _Reco
         return _Drain(notes=("no preStop hook: the sleep action needs Kubernetes 1.30 or newer",))
     now = _grace(pod)
     base = min(now, record.grace_from) if record.grace_to == now else now
-    grace = base + wanted if request.grace_period is None else max(base, request.grace_period)
+    automatic = app_grace(request.app, base) + wanted
+    grace = automatic if request.grace_period is None else max(base, request.grace_period)
     # Never below what is there: an annotation copied from elsewhere must not shorten it.
     grace = min(max(grace, now), MAX_GRACE)
     sleep = min(wanted, grace)

@@ -190,6 +190,23 @@ class ContainerReadiness:
 
 
 @dataclass(frozen=True, slots=True)
+class ContainerStop:
+    """How one regular container of a pod that is being deleted ended.
+
+    Attributes:
+        container: Its name.
+        pre_stop: Seconds that its preStop hook sleeps; 0 without a hook, None for one of unknown length.
+        ended: Unix seconds, to the second.
+        exit_code: 128 and the signal's number where a signal ended it.
+    """
+
+    container: str
+    pre_stop: float | None
+    ended: float
+    exit_code: int
+
+
+@dataclass(frozen=True, slots=True)
 class Pod:
     """What decisions need of a pod."""
 
@@ -230,6 +247,10 @@ class Pod:
     """How often a container has ended, those that run again included."""
     started: float = 0.0
     """When the last of the containers started, to the second; 0 unless all of them run."""
+    deleted_at: float = 0.0
+    """When its deletion began, to the second; 0 where it is not being deleted."""
+    stops: tuple[ContainerStop, ...] = ()
+    """The regular containers that have ended since it is being deleted."""
 
 
 @dataclass(frozen=True, slots=True)

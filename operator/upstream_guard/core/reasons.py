@@ -81,6 +81,9 @@ class Reason(StrEnum):
     DRAIN_RECOMMENDED = "DrainRecommended"
     PRE_STOP_TOO_SHORT = "PreStopTooShort"
     SLEEP_NOT_SUPPORTED = "SleepNotSupported"
+    APP_IGNORES_SIGTERM = "AppIgnoresSigterm"
+    APP_ENDS_AT_ONCE = "AppEndsAtOnce"
+    APP_DRAINS = "AppDrains"
     STANDBY_RELEASED = "StandbyReleased"
     WINDOW_PREDICTED = "WindowPredicted"
     RISKS_FOUND = "RisksFound"
@@ -304,6 +307,19 @@ REASONS: Final[Mapping[Reason, ReasonInfo]] = MappingProxyType(
         Reason.SLEEP_NOT_SUPPORTED: _warning(
             "This cluster is older than Kubernetes 1.30 and has no `sleep` hook; none was added.",
             "Upgrade the cluster, or give the containers a preStop hook of their own.",
+        ),
+        Reason.APP_IGNORES_SIGTERM: _warning(
+            "The pods do not end on SIGTERM and are killed at the end of their grace period: requests in "
+            "flight fail then, and every rollout waits for it.",
+            "Handle SIGTERM in the app; status.drain.app says what was seen.",
+        ),
+        Reason.APP_ENDS_AT_ONCE: _normal(
+            "The pods end within a second of SIGTERM; what they were still answering then is lost unless "
+            "the preStop hook outlasts it.",
+            "Let the app finish its requests on SIGTERM where they may take longer than the hook.",
+        ),
+        Reason.APP_DRAINS: _normal(
+            "The pods take some time to end after SIGTERM; `gracePeriod: Auto` leaves them that time."
         ),
         Reason.STANDBY_RELEASED: _warning(
             "No controller renewed the Lease for 30 s, so the standby opened the gates of pods whose "

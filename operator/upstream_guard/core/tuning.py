@@ -9,6 +9,7 @@ from typing import Final
 
 from upstream_guard.core.latency import P99, Measured
 from upstream_guard.core.model import DrainPolicy, ObjectRef
+from upstream_guard.core.shutdown import AppShutdown, app_grace
 
 MEASURED_MARGIN: Final = 0.5
 """Seconds added to a latency that was measured on a gateway of that product, elsewhere.
@@ -206,6 +207,7 @@ class DrainAdvice:
         evidence: What `pre_stop` rests on.
         shortfall: Seconds by which `pre_stop` is shorter than the slowest gateway needs, because
             of `maxPreStop` or of the guard's own number.
+        app: What the app was seen to do on SIGTERM; None where nothing was.
     """
 
     pre_stop: int
@@ -213,6 +215,7 @@ class DrainAdvice:
     reason: str
     evidence: Evidence
     shortfall: float = 0.0
+    app: AppShutdown | None = None
 
     def grace_for(self, own: int) -> int:
         """The grace period for a pod, whole seconds.
@@ -221,7 +224,7 @@ class DrainAdvice:
             own: The pod's own `terminationGracePeriodSeconds`; it is never lowered.
         """
         if self.grace_period is None:
-            return own + self.pre_stop
+            return app_grace(self.app, own) + self.pre_stop
         return max(own, self.grace_period, self.pre_stop + MIN_APP_DRAIN)
 
 

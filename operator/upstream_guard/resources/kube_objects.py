@@ -14,6 +14,7 @@ from upstream_guard.core.leaving import leaving_by
 from upstream_guard.core.model import (
     ContainerPort,
     ContainerReadiness,
+    ContainerStop,
     EndpointSlice,
     GatewayAddress,
     GatewayObject,
@@ -84,6 +85,8 @@ def parse_pod(obj: Json) -> Pod:
     containers: list[Json] = spec.get("containers") or []
     declared = tuple(_container(c) for c in containers)
     statuses: list[Json] = status.get("containerStatuses") or []
+    grace = _grace(metadata, spec)
+    deadline = parse_time(metadata.get("deletionTimestamp"))
     return Pod(
         ref=_ref(metadata),
         uid=metadata.get("uid") or "",
@@ -105,12 +108,15 @@ def parse_pod(obj: Json) -> Pod:
         ready_since=parse_time(ready.get("lastTransitionTime")),
         terminating=bool(metadata.get("deletionTimestamp")),
         finished=status.get("phase") in _FINISHED,
-        grace_period=_grace(metadata, spec),
+        grace_period=grace,
         pre_stop=_describe_hooks(containers),
         annotations=metadata.get("annotations") or _EMPTY,
         containers=declared,
         ends=sum(_ends(s) for s in statuses),
         started=_started(statuses),
+        # The API adds the grace period to the time of the deletion.
+        deleted_at=deadline - grace if deadline else 0.0,
+        stops=_stops(containers, statuses) if deadline else (),
     )
 
 
@@ -377,6 +383,32 @@ def _started(statuses: Iterable[Json]) -> float:
     running = [((s.get("state") or _EMPTY).get("running") or _EMPTY) for s in statuses]
     times = [parse_time(r.get("startedAt")) for r in running]
     return max(times) if times and all(times) else 0.0
+
+
+def _stops(containers: Iterable[Json], statuses: Iterable[Json]) -> tuple[ContainerStop, ...]:
+    """The containers that have ended and do not start again."""
+    sleeps = {str(c.get("name") or ""): _pre_stop_seconds(c) for c in containers}
+    ended = (
+        (str(s.get("name") or ""), (s.get("state") or _EMPTY).get("terminated") or _EMPTY)
+        for s in statuses
+    )
+    return tuple(
+        ContainerStop(
+            name, sleeps[name], parse_time(end.get("finishedAt")), int(end.get("exitCode") or 0)
+        )
+        for name, end in ended
+        if end and name in sleeps
+    )
+
+
+def _pre_stop_seconds(container: Json) -> float | None:
+    hook: Json = (container.get("lifecycle") or _EMPTY).get("preStop") or _EMPTY
+    if not hook:
+        return 0.0
+    if hook.get("sleep") is None:
+        return None
+    seconds = (hook["sleep"] or _EMPTY).get("seconds")
+    return float(seconds) if isinstance(seconds, int) else 0.0
 
 
 def _grace(metadata: Json, spec: Json) -> float:

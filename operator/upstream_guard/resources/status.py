@@ -9,6 +9,7 @@ from upstream_guard.core.causes import Cause
 from upstream_guard.core.predict.state import ChangeKind
 from upstream_guard.core.predict.window import Severity
 from upstream_guard.core.reasons import ConditionType, Reason
+from upstream_guard.core.shutdown import AppShutdown, Ending, describe
 from upstream_guard.core.status import (
     MAX_LISTED_ENDPOINTS,
     MAX_PREDICTIONS,
@@ -91,6 +92,21 @@ def parse_predictions(status: object) -> tuple[PredictionStatus, ...]:
 def parse_risks(status: object) -> tuple[RiskStatus, ...]:
     """The risks in a guard's status; those that this version does not know are passed over."""
     return tuple(r for raw in _records(status, "risks") for r in _parse_risk(raw))
+
+
+def parse_app_shutdown(status: object) -> AppShutdown | None:
+    """What a guard's status says of its app on SIGTERM; None where it says nothing that is known."""
+    drain = status.get("drain") if isinstance(status, Mapping) else None
+    raw = drain.get("app") if isinstance(drain, Mapping) else None
+    if not isinstance(raw, Mapping):
+        return None
+    try:
+        ending = Ending(_text(raw, "onSigterm"))
+    except ValueError:
+        return None
+    samples, killed = _number(raw, "samples"), _number(raw, "killed")
+    seconds = (float(_number(raw, key)) for key in ("drainSeconds", "givenSeconds"))
+    return AppShutdown(ending, samples, killed, *seconds)
 
 
 def format_instant(seconds: float) -> str:
@@ -215,8 +231,24 @@ def _drain(drain: DrainStatus) -> dict[str, Any]:
     }
     if drain.own_grace is not None:
         body["gracePeriodSeconds"] = advice.grace_for(drain.own_grace)
+    if advice.app is not None:
+        body["app"] = _app_shutdown(advice.app)
     if drain.patch and len(drain.patch) <= _MAX_PATCH:
         body["patch"] = drain.patch
+    return body
+
+
+def _app_shutdown(app: AppShutdown) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "onSigterm": app.ending.value,
+        "samples": app.samples,
+        "killed": app.killed,
+        "message": _cut(describe(app), _MAX_REASON),
+    }
+    if app.killed < app.samples:
+        body["drainSeconds"] = int(app.drain)
+    if app.killed:
+        body["givenSeconds"] = int(app.given)
     return body
 
 
