@@ -26,6 +26,7 @@ from upstream_guard.gateways import PROFILES, cluster_ip
 from upstream_guard.gateways.answers import answer_cells, answers_table
 from upstream_guard.gateways.behaviour import MIN_SYNC_PERIOD, model_of
 from upstream_guard.gateways.profile import Profile
+from upstream_guard.lab.conformance.report import markdown, read
 from upstream_guard.metrics import Metrics
 from upstream_guard.resources.status import format_seconds
 
@@ -338,6 +339,11 @@ def risks_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def conformance_page() -> str:
+    """What gateways were measured to answer, from docs/conformance.json."""
+    return markdown(read(ROOT / "docs/conformance.json"))
+
+
 PAGES: Mapping[str, Callable[[], str | None]] = {
     "crd.md": crd_page,
     "events.md": events_page,
@@ -345,6 +351,7 @@ PAGES: Mapping[str, Callable[[], str | None]] = {
     "cli.md": cli_page,
     "metrics.md": metrics_page,
     "risks.md": risks_page,
+    "conformance.md": conformance_page,
 }
 
 

@@ -36,6 +36,7 @@ def _no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--json", "/"], ["--json", "directory"]),
         (["--provider", "existing"], ["--context"]),
         (["--context", "prod"], ["--provider existing"]),
+        (["--matrix", "--gateway", "httpd"], ["--matrix knows nginx", "not httpd"]),
     ],
 )
 def test_bad_input_is_named_and_told_what_is_possible(flags: list[str], words: list[str]) -> None:

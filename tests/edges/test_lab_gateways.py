@@ -14,7 +14,7 @@ from upstream_guard.lab import images, process
 from upstream_guard.lab.gateways import GATEWAYS, ServiceTarget, contour, support
 from upstream_guard.lab.gateways.plain import Engine, PlainGateway, Setup, Spawn, upstream_address
 from upstream_guard.lab.model import Cluster, LabError, LabNode
-from upstream_guard.lab.packages import find_program
+from upstream_guard.lab.packages import missing
 from upstream_guard.lab.report import QuietReporter
 from upstream_guard.lab.tools import cached_path
 
@@ -49,7 +49,7 @@ def service(address: str = "198.19.0.7", port: int = 80, **spec: object) -> obje
 
 
 def test_there_is_a_row_for_each_gateway_under_its_own_name() -> None:
-    assert list(GATEWAYS) == ["nginx", "contour", "haproxy", "caddy"]
+    assert list(GATEWAYS) == ["nginx", "contour", "haproxy", "caddy", "httpd"]
     assert all(name == addon.name and addon.title for name, addon in GATEWAYS.items())
 
 
@@ -176,7 +176,7 @@ def gateway(request: pytest.FixtureRequest) -> PlainGateway:
     assert isinstance(addon, PlainGateway)
     if request.param == "caddy" and not cached_path("caddy").exists():
         pytest.skip("caddy is not built yet; `make test` builds it")
-    if request.param != "caddy" and find_program(request.param) is None:
+    if missing(addon.needs()):
         pytest.skip(f"{request.param} is not installed")
     return addon
 
@@ -229,7 +229,7 @@ def test_an_upstream_that_is_gone_is_a_bad_gateway(
     answer = lab.state_dir / "answer.json"
     answer.write_text(json.dumps(service("127.0.0.1", closed)))
     exposure = gateway.expose(lab, ServiceTarget("prod", "shop", closed))
-    expected = 503 if gateway.name == "haproxy" else 502
+    expected = 503 if gateway.name in {"haproxy", "httpd"} else 502
     assert support.ask(exposure.port, target.host, timeout=10).status == expected
 
 

@@ -26,6 +26,7 @@ from upstream_guard.core.tuning import Evidence
 from upstream_guard.lab.demo import bench
 from upstream_guard.lab.demo.matrix import picture, question, report, results
 from upstream_guard.lab.demo.matrix.cases import (
+    GATEWAYS,
     JUST_ENOUGH,
     PLAIN,
     Case,
@@ -39,10 +40,9 @@ from upstream_guard.lab.demo.matrix.manifests import manifests
 from upstream_guard.lab.demo.matrix.results import Course, Remedied, Result, ResultFile
 from upstream_guard.lab.demo.matrix.show import MatrixProgress
 from upstream_guard.lab.demo.tally import Record
-from upstream_guard.lab.gateways import GATEWAYS
 from upstream_guard.lab.model import LabError
 
-ALL = tuple(GATEWAYS)
+ALL = GATEWAYS
 CASES = generate(1, 150, ALL)
 NAMED = {"namespace": "shop", "name": "web"}
 
@@ -104,7 +104,7 @@ class TestGenerator:
             assert case.probe in {Probe.HTTP, Probe.TCP} or case.change is ChangeKind.SCALE_IN
             assert case.kill >= need + case.response + 1
 
-    def test_every_gateway_of_the_lab_is_known_and_no_other(self) -> None:
+    def test_every_gateway_takes_its_turn_and_no_other_is_known(self) -> None:
         assert {case.gateway for case in CASES} == set(GATEWAYS)
         with pytest.raises(ValueError, match="the matrix does not know apache"):
             generate(1, 6, ("nginx", "apache"))

@@ -25,6 +25,7 @@ from upstream_guard.kube.client import KubeClient, KubeError
 from upstream_guard.lab.demo import plot, report
 from upstream_guard.lab.demo.bench import NODES, Bench, Wish, open_bench
 from upstream_guard.lab.demo.foresight import foresight
+from upstream_guard.lab.demo.matrix.cases import GATEWAYS as MATRIX_GATEWAYS
 from upstream_guard.lab.demo.matrix.report import score_table
 from upstream_guard.lab.demo.report import Run
 from upstream_guard.lab.demo.runner import Cell, cells
@@ -70,7 +71,7 @@ class Options:
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--gateway", "gateways", multiple=True, type=click.Choice(sorted(GATEWAYS)),
-    default=("nginx", "contour"), show_default="nginx, contour; all with --matrix", help="Repeatable.",
+    default=("nginx", "contour"), show_default=f"nginx, contour; {', '.join(MATRIX_GATEWAYS)} with --matrix", help="Repeatable.",
 )  # fmt: skip
 @click.option(
     "--scenario", "scenarios", multiple=True, type=click.Choice([*SCENARIOS, ALL]),
@@ -184,8 +185,12 @@ def command(
         )
     _refuse_mixtures(ctx, NOT_WITH_MATRIX if matrix else ONLY_WITH_MATRIX, matrix=matrix)
     if matrix:
+        chosen_gateways = _given(ctx, "gateways", gateways, MATRIX_GATEWAYS)
+        if unknown := [name for name in chosen_gateways if name not in MATRIX_GATEWAYS]:
+            known = ", ".join(MATRIX_GATEWAYS)
+            raise click.UsageError(f"--matrix knows {known}, and not {', '.join(unknown)}")
         options = MatrixOptions(
-            gateways=_given(ctx, "gateways", gateways, tuple(GATEWAYS)),
+            gateways=chosen_gateways,
             cases=cases,
             seed=seed,
             rate=_given(ctx, "rate", rate, MATRIX_RATE),

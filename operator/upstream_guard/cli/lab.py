@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from upstream_guard.cli import lab_conformance
 from upstream_guard.lab import images, packages, tools
 from upstream_guard.lab.existing import ExistingProvider
 from upstream_guard.lab.gateways import GATEWAYS, GatewayAddon
@@ -237,6 +238,9 @@ def logs(component: str | None, follow: bool, lines: int, state_dir: Path) -> No
         raise LabError(f"no log {component!r}; there are:\n  " + "\n  ".join(names))
     tail = ["tail", f"--lines={lines}", *(["--follow=name"] if follow else [])]
     subprocess.run([*tail, str(folder / f"{component}.log")], check=False)
+
+
+command.add_command(lab_conformance.command, "conformance")
 
 
 def _present(state_dir: Path) -> Cluster:

@@ -12,7 +12,7 @@ from upstream_guard.gateways.profile import Profile
 BEHAVIOUR = Behaviour(
     answers=ENVOY,
     keepalive_idle=3600.0,
-    # Envoy's default for a response (documentation).
+    # Envoy's default for a response, measured.
     read_timeout=15.0,
     # Envoy gets every endpoint. With more than half of them unhealthy (terminating ones count as such)
     # its panic threshold makes it use all of them: inferred, not tested.

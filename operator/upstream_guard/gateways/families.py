@@ -1,7 +1,8 @@
 """What proxies answer when an upstream fails, by the proxy that products are built on.
 
 A status that was measured, or read in the product's code, is `BUILTIN`. Anything else is `ASSUMED`, and
-its note says what it rests on.
+its note says what it rests on. Those of nginx, HAProxy, Envoy, Caddy and httpd were measured by
+`upstream-guard lab conformance` (docs/reference/conformance.md), and a test compares them with it.
 """
 
 from collections.abc import Collection, Mapping
@@ -24,6 +25,9 @@ def known(status: int, words: str = "") -> Answer:
 def documented(status: int, words: str = "") -> Answer:
     """From the product's documentation."""
     return _doubted(status, words, "documented, not tested")
+
+
+APP_ERROR: Final = known(500, "the app's own status, passed on")
 
 
 def inferred(status: int, words: str = "") -> Answer:
@@ -102,11 +106,12 @@ _NGINX: Final = complete(
         Cause.MALFORMED: known(502, "`invalid header`; a bad status line is relayed, logged `009`"),
         Cause.OVERSIZED_HEADER: known(502, "`too big header`"),
         Cause.TLS: known(502, "`SSL_do_handshake() failed`"),
-        Cause.PROTOCOL_MISMATCH: inferred(502, "or a relayed answer that is logged `009`"),
+        Cause.PROTOCOL_MISMATCH: known(0, "relayed as it came, logged `009`; 502 at a TLS port"),
         Cause.DNS: known(502, "`could not be resolved`"),
         Cause.CONNECT_TIMEOUT: known(504, "`timed out`"),
         Cause.READ_TIMEOUT: known(504, "`timed out`"),
         Cause.NO_ENDPOINTS: known(502, "`no live upstreams`"),
+        Cause.APP_ERROR: APP_ERROR,
     }
 )
 
@@ -126,14 +131,15 @@ HAPROXY: Final = complete(
         Cause.RESET: known(502, "`SH`"),
         Cause.EARLY_CLOSE: known(502, "`SH`"),
         Cause.KEEPALIVE_RACE: known(0, "the client's connection is closed without a status"),
-        Cause.MALFORMED: documented(502, "`PH`"),
-        Cause.OVERSIZED_HEADER: remembered(502, "`PH`"),
-        Cause.TLS: inferred(503, "`SC`"),
-        Cause.PROTOCOL_MISMATCH: remembered(502),
-        Cause.DNS: remembered(503),
+        Cause.MALFORMED: known(502, "`PH`"),
+        Cause.OVERSIZED_HEADER: known(502, "`PH`"),
+        Cause.TLS: known(503, "`SC`"),
+        Cause.PROTOCOL_MISMATCH: known(502, "`PH`; 503 `SC` where it speaks h2c to HTTP/1.1"),
+        Cause.DNS: known(503, "`SC`"),
         Cause.CONNECT_TIMEOUT: known(503, "`sC`"),
         Cause.READ_TIMEOUT: known(504, "`sH`"),
-        Cause.NO_ENDPOINTS: documented(503),
+        Cause.NO_ENDPOINTS: known(503, "`SC`"),
+        Cause.APP_ERROR: APP_ERROR,
     }
 )
 """Its three retries go to the same server, unless `option redispatch` is set."""
@@ -144,17 +150,18 @@ HAPROXY_TO_CLUSTER_IP: Final = to_cluster_ip(retrying(HAPROXY, CONNECT_FAILURES)
 ENVOY: Final = complete(
     {
         Cause.REFUSED: known(503, "`UF`"),
-        Cause.RESET: known(503, "`UC` or `UR`"),
-        Cause.EARLY_CLOSE: known(503, "`UC` or `UR`"),
-        Cause.KEEPALIVE_RACE: noted(503, "`UC`"),
+        Cause.RESET: known(503, "`UC`"),
+        Cause.EARLY_CLOSE: known(503, "`UC`"),
+        Cause.KEEPALIVE_RACE: known(503, "`UC`"),
         Cause.MALFORMED: known(502, "`UPE`"),
-        Cause.OVERSIZED_HEADER: remembered(502, "`UPE`"),
-        Cause.TLS: inferred(503, "`UF`"),
-        Cause.PROTOCOL_MISMATCH: inferred(502, "`UPE`"),
-        Cause.DNS: documented(503, "`UH`"),
+        Cause.OVERSIZED_HEADER: known(502, "`UPE`"),
+        Cause.TLS: known(503, "`UF`"),
+        Cause.PROTOCOL_MISMATCH: known(502, "`UPE`; 503 `UC` at a TLS port"),
+        Cause.DNS: known(503, "`UH`"),
         Cause.CONNECT_TIMEOUT: known(503, "`UF`"),
-        Cause.READ_TIMEOUT: documented(504, "`UT`"),
-        Cause.NO_ENDPOINTS: documented(503, "`UH`"),
+        Cause.READ_TIMEOUT: known(504, "`UT`"),
+        Cause.NO_ENDPOINTS: known(503, "`UH`"),
+        Cause.APP_ERROR: APP_ERROR,
         Cause.OVERLOAD: remembered(503, "`UO`"),
     }
 )

@@ -71,7 +71,13 @@ class Authority:
         return self.folder / "ca.crt"
 
     def issue(
-        self, name: str, common_name: str, groups: Sequence[str] = (), hosts: Sequence[str] = ()
+        self,
+        name: str,
+        common_name: str,
+        groups: Sequence[str] = (),
+        hosts: Sequence[str] = (),
+        *,
+        expired: bool = False,
     ) -> KeyPair:
         """Issue a certificate for client and server use.
 
@@ -80,6 +86,7 @@ class Authority:
             common_name: The Kubernetes user.
             groups: The Kubernetes groups.
             hosts: DNS names and IP addresses it is valid for as a server.
+            expired: It has run out an hour ago.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in groups]
@@ -87,7 +94,7 @@ class Authority:
         usages = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
         builder = (
-            _builder(subject, self.certificate.subject, key)
+            _builder(subject, self.certificate.subject, key, expired=expired)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
             .add_extension(issuer, critical=False)
         )
@@ -145,17 +152,22 @@ def kubeconfig(server: str, authority: Path, client: KeyPair, context: str) -> s
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    *,
+    expired: bool = False,
 ) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
+    begin, end = (now - _VALID, now - _SKEW) if expired else (now - _SKEW, now + _VALID)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _SKEW)
-        .not_valid_after(now + _VALID)
+        .not_valid_before(begin)
+        .not_valid_after(end)
     )
 
 

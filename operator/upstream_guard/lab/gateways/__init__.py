@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from upstream_guard.lab.gateways import caddy, contour, haproxy, nginx
+from upstream_guard.lab.gateways import caddy, contour, haproxy, httpd, nginx
 from upstream_guard.lab.gateways.model import (
     Exposure,
     GatewayAddon,
@@ -13,7 +13,14 @@ from upstream_guard.lab.gateways.model import (
 )
 
 GATEWAYS: Final[Mapping[str, GatewayAddon]] = {
-    addon.name: addon for addon in (nginx.ADDON, contour.ADDON, haproxy.ADDON, caddy.ADDON)
+    addon.name: addon
+    for addon in (
+        nginx.ADDON,
+        contour.ADDON,
+        haproxy.ADDON,
+        caddy.ADDON,
+        httpd.ADDON,
+    )
 }
 
 __all__ = [

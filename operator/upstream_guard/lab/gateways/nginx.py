@@ -36,24 +36,13 @@ class Nginx:
         return support.program("nginx")
 
     def config(self, setup: Setup) -> str:
-        """One server per route; a host that is not known gets 421.
-
-        Workers run as whoever started the lab: another user may not be able to enter the folder.
-        """
+        """One server per route; a host that is not known gets 421."""
         temp = "\n".join(f"  {t}_temp_path temp/{t};" for t in _TEMP_FOLDERS)
         servers = "\n".join(
             _server(setup, host, upstream) for host, upstream in sorted(setup.routes.items())
         )
-        user = pwd.getpwuid(os.geteuid())
-        group = grp.getgrgid(user.pw_gid)
         return f"""\
-user {user.pw_name} {group.gr_name};
-worker_processes auto;
-pid nginx.pid;
-error_log stderr notice;
-events {{
-  worker_connections 4096;
-}}
+{preamble()}
 http {{
 {temp}
   log_format upstream '$msec $host "$request" $status upstream=$upstream_addr '
@@ -84,6 +73,23 @@ http {{
         """None: nginx has no Prometheus metrics; its access log names the upstream's status."""
         del setup
         return ""
+
+
+def preamble() -> str:
+    """What every configuration begins with.
+
+    Workers run as whoever started it: another user may not be able to enter the folder.
+    """
+    user = pwd.getpwuid(os.geteuid())
+    group = grp.getgrgid(user.pw_gid)
+    return f"""\
+user {user.pw_name} {group.gr_name};
+worker_processes auto;
+pid nginx.pid;
+error_log stderr notice;
+events {{
+  worker_connections 4096;
+}}"""
 
 
 def _server(setup: Setup, host: str, upstream: str) -> str:
