@@ -37,7 +37,6 @@ BUSY_SECONDS: Final = 0.05
 """The same while requests are under way: the grain in which the loop's own lateness is known."""
 _TICK: Final = 0.002
 _LAG_FLOOR: Final = 0.005
-_AGAIN_SECONDS: Final = 0.005
 
 OnSample = Callable[[ObjectRef, RouteSample], None]
 """Gets the guard and what one request through a gateway brought."""
@@ -53,12 +52,19 @@ class _Way:
     policy: RouteProbePolicy
     bad: frozenset[int]
     turn: Turn
+    booked: bool = False
+    """Its next request is paid from the budget already, and only waits for its time."""
     count: int = 0
     under_way: int = 0
     reached: bool = False
     """The gateway has once answered. What never answered may just be out of our reach."""
     misses: int = 0
     problem: str = ""
+
+    @property
+    def door(self) -> tuple[tuple[str, ...], int]:
+        """Where the gateway is asked."""
+        return self.ask.addresses, self.ask.port
 
 
 @dataclass(slots=True)
@@ -103,9 +109,12 @@ class RouteProbes:
         self._tasks: set[asyncio.Task[None]] = set()
         self._by_gateway: Counter[str] = Counter()
         self._buckets: dict[str, Bucket] = {}
+        self._doors: set[tuple[tuple[str, ...], int]] = set()
+        """Where some gateway has answered."""
         self._total = Bucket.full(TOTAL_RATE, time.monotonic())
         self._kick = asyncio.Event()
         self._lag = 0.0
+        self._look_after = 0.0
         self._numbers = 0
 
     def follow(
@@ -147,7 +156,7 @@ class RouteProbes:
             while True:
                 now = time.monotonic()
                 self._lag += max(0.0, now - woken - _LAG_FLOOR)
-                self._look()
+                self._look(now)
                 self._start_due(now)
                 pause = self._pause(time.monotonic())
                 woken = time.monotonic() + pause
@@ -172,15 +181,16 @@ class RouteProbes:
         policy, bad = detection.route_probe, frozenset(detection.error_statuses)
         same = {way.ask: way for way in course.ways if (way.policy, way.bad) == (policy, bad)}
         kept = [same.get(ask) or self._new(guard.ref, ask, policy, bad) for ask in plan.asks]
-        for way in course.ways:
-            if way not in kept:
-                self._discard(way)
+        gone = [way for way in course.ways if way not in kept]
+        for way in gone:
+            self._discard(way)
         if plan.unasked != course.plan.unasked:
             for unasked in plan.unasked:
                 words = (guard.ref, unasked.route or unasked.gateway, unasked.reason)
                 logger.info("Guard %s: %s is not asked through its gateway: %s", *words)
         course.plan, course.ways = plan, tuple(kept)
-        self._forget_gateways()
+        if gone:
+            self._forget_gateways()
 
     def _new(
         self, guard: ObjectRef, ask: Ask, policy: RouteProbePolicy, bad: frozenset[int]
@@ -189,10 +199,7 @@ class RouteProbes:
         self._numbers += 1
         turn = first_turn(policy, now, self._draw.random(), hurried=False)
         way = _Way(str(self._numbers), guard, ask, policy, bad, turn)
-        door = (ask.addresses, ask.port)
-        way.reached = any(
-            w.reached and (w.ask.addresses, w.ask.port) == door for w in self._ways.values()
-        )
+        way.reached = way.door in self._doors
         self._ways[way.key] = way
         self._schedule.advance(way.key, turn.due)
         self._kick.set()
@@ -207,12 +214,16 @@ class RouteProbes:
         gateways = {way.ask.key.gateway for way in self._ways.values()}
         for name in self._buckets.keys() - gateways:
             del self._buckets[name]
+        self._doors &= {way.door for way in self._ways.values()}
         names = (a for way in self._ways.values() for a in way.ask.addresses if not is_address(a))
         self._prober.names.keep(frozenset(names))
 
     # When they are asked.
 
-    def _look(self) -> None:
+    def _look(self, now: float) -> None:
+        if now < self._look_after:
+            return
+        self._look_after = now + LOOK_SECONDS
         for course in self._courses.values():
             self._look_at(course)
 
@@ -234,9 +245,10 @@ class RouteProbes:
     def _start_due(self, now: float) -> None:
         while (popped := self._schedule.pop(now)) is not None:
             way = self._ways[popped[0]]
-            wait = self._wait(way, now)
-            if wait > 0:
-                self._schedule.advance(way.key, now + max(wait, _AGAIN_SECONDS))
+            wait = 0.0 if way.booked else self._book(way, now)
+            way.booked = wait > 0
+            if way.booked:
+                self._schedule.advance(way.key, now + wait)
                 continue
             if self._crowded(way):
                 self._metrics.route_probes_skipped.inc()
@@ -248,13 +260,13 @@ class RouteProbes:
             )
             self._schedule.advance(way.key, way.turn.due)
 
-    def _wait(self, way: _Way, now: float) -> float:
-        """Seconds until the budget allows one more request."""
+    def _book(self, way: _Way, now: float) -> float:
+        """Take one request from the budgets; seconds until it may be made, in order of booking."""
         gateway = way.ask.key.gateway
-        self._total = self._total.refilled(now)
-        own = self._buckets.get(gateway) or Bucket.full(GATEWAY_RATE, now)
-        self._buckets[gateway] = own.refilled(now)
-        return max(self._total.wait, self._buckets[gateway].wait)
+        total = self._total.refilled(now)
+        own = (self._buckets.get(gateway) or Bucket.full(GATEWAY_RATE, now)).refilled(now)
+        self._total, self._buckets[gateway] = total.taken(), own.taken()
+        return max(total.wait, own.wait)
 
     def _crowded(self, way: _Way) -> bool:
         return (
@@ -265,8 +277,6 @@ class RouteProbes:
 
     def _start(self, way: _Way) -> None:
         gateway = way.ask.key.gateway
-        self._total = self._total.taken()
-        self._buckets[gateway] = self._buckets[gateway].taken()
         way.under_way += 1
         self._by_gateway[gateway] += 1
         task = asyncio.create_task(self._make(way, way.count, reuse=way.turn.reuse))
@@ -313,6 +323,7 @@ class RouteProbes:
 
     def _reached(self, way: _Way) -> None:
         way.reached, way.misses = True, 0
+        self._doors.add(way.door)
         if way.problem:
             way.problem = ""
             self._touched(way.guard)

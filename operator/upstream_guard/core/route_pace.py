@@ -79,7 +79,7 @@ class Bucket:
 
     Attributes:
         rate: Requests a second.
-        tokens: Requests that may be made at `at`.
+        tokens: Requests that may be made at `at`; below 0, so many are booked for later.
         at: When that was reckoned.
     """
 
@@ -99,9 +99,9 @@ class Bucket:
 
     @property
     def wait(self) -> float:
-        """Seconds after `at` until one request may be made; 0 where it may be made at once."""
+        """Seconds after `at` until one more request may be made; 0 where it may be made at once."""
         return max(0.0, (1.0 - self.tokens) / self.rate)
 
     def taken(self) -> Self:
-        """With one request less; only where `wait` is 0."""
+        """With one request less, which is to be made after `wait` seconds."""
         return replace(self, tokens=self.tokens - 1.0)
