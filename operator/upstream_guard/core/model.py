@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from upstream_guard.core.causes import Cause
 
@@ -135,6 +136,39 @@ class DetectionPolicy:
     route_probe: RouteProbePolicy = field(default_factory=RouteProbePolicy)
 
 
+DEFAULT_CERTIFICATE_WARNING: Final = 14 * 86_400.0
+"""Seconds; a certificate that is renewed at two thirds of 90 days never comes so near its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamTls:
+    """`spec.upstreams[].tls`: the upstream speaks TLS."""
+
+    server_name: str = ""
+    """For SNI; empty means the host, or for SRV the target's name."""
+    warn_before: float = DEFAULT_CERTIFICATE_WARNING
+    """How long before its end a certificate is spoken of, seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """One entry of `spec.upstreams`: a host and port, or an SRV name that says both."""
+
+    host: str = ""
+    """Lower case, without a final dot; or an IP address."""
+    port: int = 0
+    srv: str = ""
+    """Such as `_https._tcp.example.com`; then host is empty and port 0."""
+    tls: UpstreamTls | None = None
+
+    @property
+    def key(self) -> str:
+        """How it is named in status, events and metrics; distinct within a guard."""
+        if self.srv:
+            return self.srv
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
 @dataclass(frozen=True, slots=True)
 class Guard:
     """One UpstreamGuard, parsed and defaulted."""
@@ -150,6 +184,8 @@ class Guard:
     upstream_list: UpstreamListPolicy = field(default_factory=UpstreamListPolicy)
     drain: DrainPolicy = field(default_factory=DrainPolicy)
     detection: DetectionPolicy = field(default_factory=DetectionPolicy)
+    upstreams: tuple[Upstream, ...] = ()
+    """External upstreams; where there are any, the Service has no pods."""
 
     @property
     def service_ref(self) -> ObjectRef:
@@ -251,6 +287,8 @@ class Pod:
     """When its deletion began, to the second; 0 where it is not being deleted."""
     stops: tuple[ContainerStop, ...] = ()
     """The regular containers that have ended since it is being deleted."""
+    other_ips: tuple[str, ...] = ()
+    """Further addresses, as of the other family."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +317,10 @@ class Service:
     external_local: bool = False
     zonal: bool = False
     """trafficDistribution or topology hints route by zone."""
+    addresses: tuple[str, ...] = ()
+    """Every address that leads to it: of the cluster, external ones, of load balancers."""
+    families: tuple[str, ...] = ()
+    """`IPv4`, `IPv6`; empty where the API does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,6 +345,12 @@ class EndpointSlice:
     address_type: str
     ports: tuple[tuple[str, int], ...]
     endpoints: tuple[SliceEndpoint, ...]
+    managed_by: str = ""
+    """Who keeps it, by its label."""
+    owner: str = ""
+    """UID of the controlling owner; empty where there is none."""
+    record: str = ""
+    """On one of ours: what its addresses are, for the next operator (`core.external`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,6 +463,8 @@ class Node:
     """Where its kubelet listens; 0 where it does not say."""
     leaving: str = ""
     """The taint that says that it goes away soon; empty where it stays."""
+    addresses: tuple[str, ...] = ()
+    pod_ranges: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,3 +51,7 @@ CANARY_ENDPOINT_HEADER: Final = "X-Upstream-Guard-Endpoint"
 """Of a canary's response: which endpoint answered."""
 CANARY_TOKEN_HEADER: Final = "X-Upstream-Guard-Canary"  # noqa: S105 (a header's name)
 """Of a canary's request: tells the operator's own requests from anybody else's."""
+MANAGED_BY: Final = "upstream-guard"
+"""On the EndpointSlices of external upstreams: who keeps them, so that nobody else touches them."""
+ANNOTATION_UPSTREAMS: Final = "upstreamguard.io/upstreams"
+"""JSON on such an EndpointSlice: which upstream each address is of."""

@@ -32,7 +32,12 @@ from upstream_guard.core.model import (
     ServicePort,
     SliceEndpoint,
 )
-from upstream_guard.core.names import GATE, SERVICE_NAME_LABEL
+from upstream_guard.core.names import (
+    ANNOTATION_UPSTREAMS,
+    GATE,
+    MANAGED_BY_LABEL,
+    SERVICE_NAME_LABEL,
+)
 
 Json = Mapping[str, Any]
 
@@ -117,6 +122,7 @@ def parse_pod(obj: Json) -> Pod:
         # The API adds the grace period to the time of the deletion.
         deleted_at=deadline - grace if deadline else 0.0,
         stops=_stops(containers, statuses) if deadline else (),
+        other_ips=_other_ips(status),
     )
 
 
@@ -147,6 +153,8 @@ def parse_service(obj: Json) -> Service:
         internal_local=spec.get("internalTrafficPolicy") == "Local",
         external_local=spec.get("externalTrafficPolicy") == "Local",
         zonal=hints.lower() == "auto" or distribution.startswith("Prefer"),
+        addresses=_service_addresses(spec, obj.get("status") or _EMPTY),
+        families=unique(spec.get("ipFamilies") or ()),
     )
 
 
@@ -164,6 +172,9 @@ def parse_slice(obj: Json) -> EndpointSlice:
             if isinstance(p.get("port"), int)
         ),
         endpoints=tuple(_slice_endpoint(e) for e in obj.get("endpoints") or ()),
+        managed_by=labels.get(MANAGED_BY_LABEL) or "",
+        owner=str((_controller(metadata) or _EMPTY).get("uid") or ""),
+        record=(metadata.get("annotations") or _EMPTY).get(ANNOTATION_UPSTREAMS) or "",
     )
 
 
@@ -260,6 +271,12 @@ def parse_node(obj: Json) -> Node:
         ),
         kubelet_port=_kubelet_port(status),
         leaving=leaving_by(str(t.get("key")) for t in spec.get("taints") or ()),
+        addresses=unique(
+            a.get("address")
+            for a in status.get("addresses") or ()
+            if str(a.get("type")).endswith("IP")
+        ),
+        pod_ranges=unique(spec.get("podCIDRs") or (spec.get("podCIDR"),)),
     )
 
 
@@ -376,6 +393,24 @@ def _ends(status: Json) -> int:
     state: Json = status.get("state") or _EMPTY
     ended = "terminated" in state or "terminated" in (status.get("lastState") or _EMPTY)
     return restarts + 1 if ended and "running" not in state else restarts
+
+
+def _other_ips(status: Json) -> tuple[str, ...]:
+    return unique(i.get("ip") for i in (status.get("podIPs") or ())[1:])
+
+
+def _service_addresses(spec: Json, status: Json) -> tuple[str, ...]:
+    """Every address that leads to a Service; `None` stands for a headless one's absent address."""
+    balancers: list[Json] = (status.get("loadBalancer") or _EMPTY).get("ingress") or []
+    found = unique(
+        (
+            spec.get("clusterIP"),
+            *(spec.get("clusterIPs") or ()),
+            *(spec.get("externalIPs") or ()),
+            *(b.get("ip") for b in balancers),
+        )
+    )
+    return tuple(address for address in found if address != "None")
 
 
 def _started(statuses: Iterable[Json]) -> float:
