@@ -159,6 +159,25 @@ class Metrics:
             "Requests through gateways that were left out, because earlier ones still hang.",
             registry=reg,
         )
+        self.dns_lookups = Counter(
+            "upstream_guard_dns_lookups",
+            "Questions to DNS for external upstreams by result: answer, nxdomain, nodata, servfail, "
+            "timeout, error.",
+            ("result",),
+            registry=reg,
+        )
+        self.dns_last_known_good = Gauge(
+            "upstream_guard_dns_last_known_good",
+            "External upstreams of a guard whose addresses are the last known good ones, because DNS fails.",
+            GUARD,
+            registry=reg,
+        )
+        self.certificate_expiry = Gauge(
+            "upstream_guard_upstream_certificate_expiry_timestamp_seconds",
+            "When the certificate of an external upstream ends (the earliest of its addresses), Unix time.",
+            (*GUARD, "upstream"),
+            registry=reg,
+        )
         self.api_writes = Counter(
             "upstream_guard_api_writes",
             "Writes to the API server by verb, resource and HTTP status class.",

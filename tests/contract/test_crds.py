@@ -98,17 +98,21 @@ def test_examples_are_accepted_with_defaults(server) -> None:
     assert len(examples) >= 5
     for example in examples:
         result = server.kubectl(
-            "create", "--dry-run=server", "-o", "json", "-f", str(example), "--validate=strict"
+            "create", "--dry-run=server", "-o", "yaml", "-f", str(example), "--validate=strict"
         )
         assert result.ok, result.err
-        served = json.loads(result.out)
-        if served["kind"] == "UpstreamGuard":
+        documents = zip(
+            yaml.safe_load_all(result.out), yaml.safe_load_all(example.read_text()), strict=True
+        )
+        for served, written in documents:
+            if served["kind"] != "UpstreamGuard":
+                continue
             # Defaults by the schema and defaults by the parser are the same guard.
-            written = yaml.safe_load(example.read_text())
             assert parse_guard(served).probe == parse_guard(written).probe
             assert parse_guard(served).drain == parse_guard(written).drain
             assert parse_guard(served).upstream_list == parse_guard(written).upstream_list
             assert parse_guard(served).detection == parse_guard(written).detection
+            assert parse_guard(served).upstreams == parse_guard(written).upstreams
 
 
 def test_shortest_guard_gets_every_default(server) -> None:

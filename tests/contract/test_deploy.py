@@ -17,7 +17,7 @@ from upstream_guard.core.names import (
     WEBHOOK_SECRET,
     WEBHOOK_SERVICE,
 )
-from upstream_guard.kube.client import MERGE, STRATEGIC_MERGE
+from upstream_guard.kube.client import APPLY, MERGE, STRATEGIC_MERGE
 from upstream_guard.webhook.registration import MUTATE_PODS, VALIDATE_GUARDS, namespace_selector
 
 ROOT = Path(__file__).parents[2]
@@ -176,6 +176,81 @@ def test_the_policy_compiles_without_warnings_and_binds_nobody_else(enforced):
     assert other.ok, other.err
 
 
+def slice_of(name, managed_by, service="shop", **fields):
+    labels = {"kubernetes.io/service-name": service}
+    if managed_by:
+        labels["endpointslice.kubernetes.io/managed-by"] = managed_by
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": name, "namespace": "default", "labels": labels},
+        "addressType": "IPv4",
+        "ports": [{"name": "http", "port": 80}],
+        "endpoints": [{"addresses": ["203.0.113.7"]}],
+        **fields,
+    }
+
+
+def apply_slice(server, body):
+    name = body["metadata"]["name"]
+    path = f"/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/{name}"
+    query = "?fieldManager=upstream-guard&force=true"
+    return server.patch(path + query, body, APPLY, user=ACCOUNT)
+
+
+@pytest.fixture
+def sliced(enforced):
+    """The server once the policy for slices is in force, with a slice of somebody else."""
+    enforced.apply(slice_of("foreign", "endpointslice-controller.k8s.io"))
+    deadline = time.monotonic() + POLICY_SECONDS
+    while True:
+        result = apply_slice(enforced, slice_of("probe", "somebody"))
+        if "only EndpointSlices that it manages" in result.err:
+            return enforced
+        assert time.monotonic() < deadline, f"the policy never came into force: {result}"
+        time.sleep(0.1)
+
+
+def test_the_operator_writes_slices_of_its_own(sliced):
+    for service_ready in (True, False):
+        endpoint = {"addresses": ["203.0.113.7"], "conditions": {"ready": service_ready}}
+        result = apply_slice(sliced, slice_of("own", "upstream-guard", endpoints=[endpoint]))
+        assert result.ok, result.err
+    assert sliced.kubectl("delete", "endpointslice", "own", user=ACCOUNT).ok
+
+
+@pytest.mark.parametrize(
+    ("body", "word"),
+    [
+        (slice_of("new", ""), "it manages itself"),
+        (slice_of("new", "endpointslice-controller.k8s.io"), "it manages itself"),
+        (slice_of("foreign", "upstream-guard"), "it manages itself"),
+        (slice_of("moved", "upstream-guard", service="bank"), "to another Service"),
+        (
+            slice_of(
+                "names",
+                "upstream-guard",
+                addressType="FQDN",
+                endpoints=[{"addresses": ["api.example.com"]}],
+            ),
+            "names in the place of addresses",
+        ),
+    ],
+    ids=["unlabelled", "in-anothers-name", "taken-over", "moved", "names"],
+)
+def test_the_operator_writes_no_other_slices(sliced, body, word):
+    if body["metadata"]["name"] == "moved":
+        assert apply_slice(sliced, slice_of("moved", "upstream-guard")).ok
+    result = apply_slice(sliced, body)
+    assert not result.ok
+    assert word in result.err
+
+
+def test_the_operator_deletes_no_slice_of_others(sliced):
+    result = sliced.kubectl("delete", "endpointslice", "foreign", user=ACCOUNT)
+    assert "it manages itself" in result.err
+
+
 ALLOWED = [
     *(
         (verb, resource, "--all-namespaces")
@@ -199,6 +274,11 @@ ALLOWED = [
     ),
     ("patch", "pods/status", "-n", "default"),
     ("patch", "upstreamguards.upstreamguard.io/status", "-n", "default"),
+    *(
+        (verb, "endpointslices.discovery.k8s.io", "-n", "default")
+        for verb in ("create", "patch", "delete")
+    ),
+    ("list", "servicecidrs.networking.k8s.io"),
     ("create", "events.events.k8s.io", "-n", "default"),
     ("patch", "events.events.k8s.io", "-n", "default"),
     ("create", "leases.coordination.k8s.io", "-n", OPERATOR_NAMESPACE),
@@ -223,7 +303,8 @@ REFUSED = [
     ("patch", "pods/ephemeralcontainers", "-n", "default"),
     ("patch", "pods/resize", "-n", "default"),
     *((verb, "services", "-n", "default") for verb in ("create", "patch", "delete")),
-    *((v, "endpointslices.discovery.k8s.io", "-n", "default") for v in ("create", "patch")),
+    ("update", "endpointslices.discovery.k8s.io", "-n", "default"),
+    ("deletecollection", "endpointslices.discovery.k8s.io", "-n", "default"),
     ("patch", "deployments.apps", "-n", "default"),
     ("patch", "upstreamguards.upstreamguard.io", "-n", "default"),
     ("get", "secrets", "-n", OPERATOR_NAMESPACE),
@@ -295,6 +376,8 @@ def test_an_installation_for_one_namespace_has_rights_there_only(installed):
         ("list", "gatewayprofiles.upstreamguard.io"): "yes",
         ("list", "pods", "-n", "kube-system"): "no",
         ("patch", "pods/status", "-n", "kube-system"): "no",
+        ("patch", "endpointslices.discovery.k8s.io", "-n", "default"): "yes",
+        ("patch", "endpointslices.discovery.k8s.io", "-n", "kube-system"): "no",
         ("get", f"secrets/{WEBHOOK_SECRET}", "-n", "default"): "no",
     }.items():
         result = installed.kubectl("auth", "can-i", *split(question), user=NAMESPACED_ACCOUNT)

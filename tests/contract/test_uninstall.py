@@ -83,6 +83,7 @@ def installed(own_apiserver):
         assert server.patch(path, status, "application/strategic-merge-patch+json").ok
     assert server.kubectl("delete", "pod", "leaving", "-n", "shop", "--wait=false").ok
     server.apply(guard())
+    put_external_slice(server)
     space = {"namespace": OPERATOR_NAMESPACE}
     server.apply(
         {
@@ -96,6 +97,51 @@ def installed(own_apiserver):
     )
     server.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "foreign", **space}})
     return server
+
+
+def put_external_slice(server):
+    name = ("endpointslice", "pay-external-ipv4-443", "-n", "shop")
+    assert server.kubectl("delete", *name, "--ignore-not-found").ok
+    server.apply(external_slice(server))
+
+
+def external_slice(server):
+    found = server.kubectl("get", "ug", "shop", "-n", "shop", "-o", "json")
+    owner = {
+        "apiVersion": "upstreamguard.io/v1alpha1",
+        "kind": "UpstreamGuard",
+        "name": "shop",
+        "uid": json.loads(found.out)["metadata"]["uid"],
+        "controller": True,
+    }
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": "pay-external-ipv4-443",
+            "namespace": "shop",
+            "labels": {
+                "endpointslice.kubernetes.io/managed-by": "upstream-guard",
+                "kubernetes.io/service-name": "pay",
+            },
+            "annotations": {"upstreamguard.io/upstreams": "{}"},
+            "ownerReferences": [owner],
+        },
+        "addressType": "IPv4",
+        "ports": [{"name": "https", "port": 443}],
+        "endpoints": [
+            {"addresses": ["203.0.113.1"], "conditions": {"ready": True}},
+            {"addresses": ["203.0.113.2"], "conditions": {"ready": False}},
+        ],
+    }
+
+
+def listed(server):
+    """What is left of the list of external upstreams: owners, and readiness by address."""
+    name = ("endpointslice", "pay-external-ipv4-443", "-n", "shop", "-o", "json")
+    found = json.loads(server.kubectl("get", *name).out)
+    ready = {e["addresses"][0]: e["conditions"]["ready"] for e in found["endpoints"]}
+    return len(found["metadata"].get("ownerReferences", ())), ready
 
 
 def guard():
@@ -154,6 +200,7 @@ def test_from_rehearsal_to_nothing_left(installed, namespace_controller):
     assert "Namespace upstream-guard-system would be deleted" in rehearsal.stdout
     after = ours(server, KINDS), ours(server, OWN_KINDS, "-n", OPERATOR_NAMESPACE), gates(server)
     assert after == before, "a dry run changes nothing"
+    assert listed(server) == (1, {"203.0.113.1": True, "203.0.113.2": False})
 
     unconfirmed = uninstall(server)
     assert unconfirmed.returncode == 2
@@ -176,6 +223,7 @@ def test_from_rehearsal_to_nothing_left(installed, namespace_controller):
     assert ours(server, KINDS) == []
     assert not server.kubectl("get", "namespace", OPERATOR_NAMESPACE).ok
     assert server.kubectl("get", "namespace", "shop").ok
+    assert listed(server) == (0, {"203.0.113.1": True, "203.0.113.2": True})
 
     again = uninstall(server, "--yes")
     assert again.returncode == 0, again.stdout + again.stderr
@@ -187,6 +235,7 @@ def test_kept_crds_keep_the_guards(installed, namespace_controller):
     assert done.returncode == 0, done.stdout + done.stderr
     assert installed.kubectl("get", "ug", "shop", "-n", "shop").ok
     assert len(ours(installed, KINDS)) == 2
+    assert listed(installed) == (1, {"203.0.113.1": True, "203.0.113.2": True})
 
 
 def test_no_cluster_and_no_rights_end_in_words(own_apiserver, tmp_path):
@@ -216,6 +265,32 @@ def test_finished_pods_are_left_alone():
     assert closed_gates([{**held, "status": {"phase": "Succeeded"}}]) == ()
 
 
+def documented(word):
+    blocks = (ROOT / "docs" / "uninstall.md").read_text().split("```sh\n")
+    (loop,) = (
+        part for b in blocks if "go-template" in (part := b.split("```")[0]) and word in part
+    )
+    return loop
+
+
+def test_the_documented_kubectl_loop_leaves_external_upstreams(own_apiserver, tmp_path):
+    server = own_apiserver
+    server.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}})
+    assert server.kubectl("apply", "--server-side", "-k", str(ROOT / "crds")).ok
+    poll("the CRDs are served", lambda: server.kubectl("get", "ug", "-A").ok)
+    server.apply(guard())
+    put_external_slice(server)
+    (tmp_path / "kubectl").symlink_to(server.kubectl_path)
+    subprocess.run(
+        ["sh", "-ec", documented("endpointslice")],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "KUBECONFIG": str(server.kubeconfig)},
+        check=True,
+        timeout=60,
+        capture_output=True,
+    )
+    assert listed(server) == (0, {"203.0.113.1": True, "203.0.113.2": True})
+
+
 def test_the_documented_kubectl_loop_opens_every_gate(own_apiserver, tmp_path):
     server = own_apiserver
     server.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}})
@@ -223,8 +298,7 @@ def test_the_documented_kubectl_loop_opens_every_gate(own_apiserver, tmp_path):
         server.apply(body)
         path = f"/api/v1/namespaces/shop/pods/{body['metadata']['name']}/status"
         assert server.patch(path, status, "application/strategic-merge-patch+json").ok
-    blocks = (ROOT / "docs" / "uninstall.md").read_text().split("```sh\n")
-    (loop,) = (block.split("```")[0] for block in blocks if "go-template" in block)
+    loop = documented("readinessGates")
     (tmp_path / "kubectl").symlink_to(server.kubectl_path)
     subprocess.run(
         ["sh", "-ec", loop],

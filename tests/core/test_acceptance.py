@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from upstream_guard.core.acceptance import judge
-from upstream_guard.core.model import Guard, ObjectRef, Service, ServicePort
+from upstream_guard.core.model import Guard, ObjectRef, Service, ServicePort, Upstream
 from upstream_guard.core.reasons import Reason
 
 GUARD = Guard(ObjectRef("prod", "shop"), "g1", 1, 100.0, "shop")
@@ -43,6 +43,24 @@ def test_services_that_cannot_be_guarded(service, reason, word):
     acceptance = judge(GUARD, service, [])
     assert (acceptance.accepted, acceptance.reason) == (False, reason)
     assert word in acceptance.message
+
+
+EXTERNAL = replace(GUARD, upstreams=(Upstream("api.example.com", 443),))
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1", "None"])
+def test_upstreams_need_a_service_without_selector(address):
+    bare = replace(SERVICE, selector={}, cluster_ip=address)
+    assert judge(EXTERNAL, bare, []).accepted
+    acceptance = judge(EXTERNAL, SERVICE, [])
+    assert (acceptance.accepted, acceptance.reason) == (False, Reason.HAS_SELECTOR)
+    assert "remove spec.upstreams" in acceptance.message
+    assert "spec.upstreams" in judge(GUARD, bare, []).message
+
+
+def test_an_alias_has_no_endpoints_with_upstreams_either():
+    alias = replace(SERVICE, type="ExternalName", selector={})
+    assert judge(EXTERNAL, alias, []).reason is Reason.EXTERNAL_NAME
 
 
 @pytest.mark.parametrize("section", ["web", "80", "81"])

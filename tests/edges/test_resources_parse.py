@@ -16,6 +16,8 @@ from upstream_guard.core.model import (
     ProbeProtocol,
     RouteProbeMode,
     RouteProbePolicy,
+    Upstream,
+    UpstreamTls,
 )
 from upstream_guard.resources.guard import parse_guard
 from upstream_guard.resources.profile import parse_profile
@@ -157,9 +159,38 @@ def test_problems_are_bounded() -> None:
 def test_examples_parse(path: Path) -> None:
     for body in yaml.safe_load_all(path.read_text()):
         if body["kind"] == "UpstreamGuard":
-            assert parse_guard(body).service == "shop"
+            assert parse_guard(body).service in {"shop", "payments"}
         elif body["kind"] == "GatewayProfile":
             assert parse_profile(body).name
+
+
+def test_upstreams() -> None:
+    text = (ROOT / "deploy/examples/external.yaml").read_text()
+    _, body = yaml.safe_load_all(text)
+    assert parse_guard(body).upstreams == (
+        Upstream("api.example.com", 443, tls=UpstreamTls("api.example.com", 14 * 86_400)),
+        Upstream(srv="_https._tcp.backup.example.com", tls=UpstreamTls()),
+    )
+
+
+@pytest.mark.parametrize(
+    ("upstream", "key"),
+    [
+        ({"host": "API.Example.com.", "port": 443}, "api.example.com:443"),
+        ({"host": "203.0.113.7", "port": 80}, "203.0.113.7:80"),
+        ({"host": "2001:DB8::7", "port": 80}, "[2001:db8::7]:80"),
+        ({"srv": "_Http._TCP.example.com"}, "_http._tcp.example.com"),
+    ],
+)
+def test_an_upstream_has_one_name(upstream: dict[str, Any], key: str) -> None:
+    guard = parse_guard(guard_of({"targetRef": {"name": "shop"}, "upstreams": [upstream]}))
+    assert [u.key for u in guard.upstreams] == [key]
+
+
+def test_a_weight_is_refused_for_no_slice_can_hold_it() -> None:
+    upstream = {"host": "api.example.com", "port": 443, "weight": 3}
+    with pytest.raises(GuardError, match=r"upstreams\[0\]\.weight: is not a field"):
+        parse_guard(guard_of({"targetRef": {"name": "shop"}, "upstreams": [upstream]}))
 
 
 def test_profile_example() -> None:

@@ -4,16 +4,21 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Final, TypeVar
 
 import click
 import uvloop
 
 from upstream_guard.controller.app import App, Options, server_minor
+from upstream_guard.controller.external import ExternalOptions
+from upstream_guard.core.allowance import AllowList, Network, parse_name_pattern, parse_range
 from upstream_guard.core.names import OPERATOR_NAMESPACE
 from upstream_guard.kube.client import KubeClient, KubeError
 from upstream_guard.kube.lease import LeaseLostError
+from upstream_guard.probes.dns import parse_server
+
+T = TypeVar("T")
 
 LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 OUT_OF_REACH: Final = (
@@ -21,6 +26,19 @@ OUT_OF_REACH: Final = (
     "gate nor preStop hook. Pass --webhook-host ADDRESS (where the API server reaches this machine), or "
     "--no-webhook to only watch."
 )
+
+
+def each(parse: Callable[[str], T]) -> Callable[[click.Context, click.Parameter, object], object]:
+    """A callback that parses every value of a repeatable option, and says what is wrong with one."""
+
+    def callback(context: click.Context, option: click.Parameter, values: object) -> tuple[T, ...]:
+        del context, option
+        try:
+            return tuple(parse(str(value)) for value in values if value)  # type: ignore[attr-defined]
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+
+    return callback
 
 
 @click.command("run")
@@ -57,6 +75,34 @@ OUT_OF_REACH: Final = (
 )
 @click.option("--no-webhook", is_flag=True, help="Serve no admission: new pods get nothing.")
 @click.option(
+    "--allow-upstream-names",
+    multiple=True,
+    metavar="NAME",
+    callback=each(parse_name_pattern),
+    help="External upstreams may have this name, or *.example.com for all names below it. Repeatable; default: none.",
+)
+@click.option(
+    "--allow-upstream-ranges",
+    multiple=True,
+    metavar="RANGE",
+    callback=each(parse_range),
+    help="And addresses in this range, such as 203.0.113.0/24. Repeatable; default: none. Never the cluster's own.",
+)
+@click.option(
+    "--cluster-ranges",
+    multiple=True,
+    metavar="RANGE",
+    callback=each(parse_range),
+    help="A range of pods, Services or nodes beside those that the API tells; needed with --namespace. Repeatable.",
+)
+@click.option(
+    "--dns-server",
+    multiple=True,
+    metavar="ADDRESS",
+    callback=each(parse_server),
+    help="Ask this server for external upstreams (default: those of /etc/resolv.conf). Repeatable.",
+)
+@click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
@@ -73,6 +119,10 @@ def command(  # one parameter per flag
     webhook_port: int,
     webhook_host: str,
     no_webhook: bool,  # click passes flags by position
+    allow_upstream_names: tuple[str, ...],
+    allow_upstream_ranges: tuple[Network, ...],
+    cluster_ranges: tuple[Network, ...],
+    dns_server: tuple[tuple[str, int], ...],
     log_level: str,
 ) -> None:
     """Run the operator, in or out of the cluster.
@@ -82,6 +132,7 @@ def command(  # one parameter per flag
       upstream-guard run                                  # with your kubeconfig, or in a pod
       upstream-guard run --context staging --namespace shop
       upstream-guard run --webhook-host 192.0.2.7         # outside: where the API server finds us
+      upstream-guard run --allow-upstream-names '*.example.com' --allow-upstream-ranges 203.0.113.0/24
 
     Exit codes: 0 stopped by a signal, 1 the Lease was lost, a port is taken, or the cluster cannot
     be used.
@@ -98,6 +149,11 @@ def command(  # one parameter per flag
         webhook_port=None if no_webhook else webhook_port,
         webhook_host=webhook_host,
         bind=bind,
+        external=ExternalOptions(
+            AllowList(allow_upstream_names, allow_upstream_ranges),
+            tuple(str(network) for network in cluster_ranges),
+        ),
+        dns_servers=dns_server,
     )
     if is_out_of_reach(options, os.environ):
         logging.getLogger(__name__).warning(OUT_OF_REACH)

@@ -8,7 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import kopf
@@ -16,6 +16,8 @@ from kubernetes.aio.client import Configuration
 
 from upstream_guard.controller.drains import DrainAdvisor
 from upstream_guard.controller.engine import Engine
+from upstream_guard.controller.external import ExternalOptions, Externals
+from upstream_guard.controller.external_news import ExternalNews
 from upstream_guard.controller.guards import GuardBook
 from upstream_guard.controller.handlers import make_registry, make_settings
 from upstream_guard.controller.http import StatusServer
@@ -40,6 +42,7 @@ from upstream_guard.kube.events import EventRecorder
 from upstream_guard.kube.lease import Elector
 from upstream_guard.kube.state import ClusterState
 from upstream_guard.metrics import Metrics, resource_of
+from upstream_guard.probes.dns import Resolver
 from upstream_guard.resources.profile import parse_profile
 from upstream_guard.resources.schema import ProfileError
 
@@ -67,6 +70,8 @@ class Options:
         webhook_host: Address by which the API server reaches us outside the cluster; empty means
             through the Service.
         bind: Address to listen on; empty means all.
+        external: What external upstreams are possible.
+        dns_servers: Who is asked for them; empty means those of /etc/resolv.conf.
     """
 
     kubeconfig: str | None = None
@@ -78,6 +83,8 @@ class Options:
     webhook_port: int | None = 9443
     webhook_host: str = ""
     bind: str = ""
+    external: ExternalOptions = field(default_factory=ExternalOptions)
+    dns_servers: tuple[tuple[str, int], ...] = ()
 
 
 class App:
@@ -113,6 +120,7 @@ class App:
         self.drains = DrainAdvisor(self.state, self.book, lambda: self.elector.fresh, minor)
         self.predictions.attach(self.state, injects=options.webhook_port is not None)
         self.engine.attach(self.state, self.drains, self.predictions, self.routes)
+        self._attach_externals(client)
         self._sweeper = Sweeper(client, self.state, self._recorder, time.time)
         self._webhooks = WebhookRunner(client, options, self.drains, self.book, self.metrics)
         self._http = StatusServer(
@@ -121,6 +129,21 @@ class App:
         self._stop = asyncio.Event()
         self._beat = time.monotonic()
         self._leading = False
+
+    def _attach_externals(self, client: KubeClient) -> None:
+        self.externals = Externals(
+            client,
+            Resolver(self.options.dns_servers),
+            self.options.external,
+            self.book,
+            self.engine.tracker,
+            ExternalNews(self._narrator, self.metrics),
+            self.metrics,
+            time.time,
+            self.engine.mark,
+            self.state,
+        )
+        self.engine.attach_externals(self.externals)
 
     # What kopf calls.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from upstream_guard.controller.drains import DrainAdvisor
 from upstream_guard.controller.endpoints import EndpointTracker
+from upstream_guard.controller.external import Externals
 from upstream_guard.controller.gate_writer import GateWriter, Order
 from upstream_guard.controller.guards import GuardBook, GuardEntry
 from upstream_guard.controller.narrator import Narrator
@@ -72,6 +73,7 @@ class Engine:
         self._drains: DrainAdvisor | None = None
         self._predictions: Predictions | None = None
         self._routes: RouteProbes | None = None
+        self._externals: Externals | None = None
         self._unresolved: dict[ObjectRef, str] = {}
         self._active = False
         self._dirty: set[ObjectRef] = set()
@@ -99,6 +101,10 @@ class Engine:
         self._predictions = predictions
         self._routes = routes
 
+    def attach_externals(self, externals: Externals) -> None:
+        """Say who decides over guards with external upstreams."""
+        self._externals = externals
+
     def activate(self) -> None:
         """Start to decide: this replica controls, and the state is complete."""
         self._active = True
@@ -110,6 +116,8 @@ class Engine:
         for alarm in self._alarms.values():
             alarm.cancel()
         await self._writer.settle(timeout)
+        if self._externals is not None:
+            await self._externals.settle(timeout)
 
     def abandon(self) -> None:
         """Decide and write nothing more, at once: another replica may control by now."""
@@ -117,6 +125,8 @@ class Engine:
         for alarm in self._alarms.values():
             alarm.cancel()
         self._writer.abandon()
+        if self._externals is not None:
+            self._externals.abandon()
 
     # What changes call.
 
@@ -201,6 +211,7 @@ class Engine:
         self._forget_stops(entry.ref)
         self._narrator.forget(entry)
         self._forget_beside(entry.ref)
+        self._drop_external(entry.ref)
         self._unresolved.pop(entry.ref, None)
         alarm = self._alarms.pop(entry.ref, None)
         if alarm is not None:
@@ -246,13 +257,32 @@ class Engine:
             self._unresolved.pop(ref, None)
             self._dirty_namespaces.add(ref.namespace)
             self._forget_beside(ref)
+            self._drop_external(ref)
             self._narrator.not_accepted(entry, acceptance)
             return {ref}
+        if entry.guard.upstreams:
+            self._evaluate_external(entry, entry.guard, state)
+            return {ref}
+        self._drop_external(ref)
         group = self._group(entry.guard, state)
         for guard in group.guards:
             self._probe(guard, state)
         self._decide(group, state)
         return {guard.ref for guard in group.guards}
+
+    def _evaluate_external(self, entry: GuardEntry, guard: Guard, state: ClusterState) -> None:
+        service = state.service(guard.service_ref)
+        if self._externals is None or self._drains is None or service is None:
+            return
+        self._unresolved.pop(guard.ref, None)
+        if self._predictions is not None:
+            self._predictions.forget(guard.ref)  # it had pods before, perhaps
+        routes = self._ask_routes(guard, service, state)
+        self._externals.evaluate(entry, self._drains.gateways(service), routes)
+
+    def _drop_external(self, ref: ObjectRef) -> None:
+        if self._externals is not None:
+            self._externals.drop(ref)
 
     def _judge(self, entry: GuardEntry, state: ClusterState) -> Acceptance:
         guard = entry.guard

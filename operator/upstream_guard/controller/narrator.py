@@ -9,6 +9,7 @@ from upstream_guard.controller.guards import GuardEntry
 from upstream_guard.controller.predictions import Foretold
 from upstream_guard.controller.statuses import StatusWriter
 from upstream_guard.core.acceptance import Acceptance
+from upstream_guard.core.admission import Decision
 from upstream_guard.core.assessment import (
     Situation,
     assess,
@@ -48,6 +49,10 @@ ACTIONS = {
     Reason.APP_IGNORES_SIGTERM: "Observe",
     Reason.APP_ENDS_AT_ONCE: "Observe",
     Reason.APP_DRAINS: "Observe",
+    Reason.UPSTREAM_UNRESOLVED: "Hold",
+    Reason.UPSTREAM_RESOLVED: "Resolve",
+    Reason.UPSTREAM_REFUSED: "Reject",
+    Reason.CERTIFICATE_EXPIRING: "Observe",
 }
 """The `action` of each event: what was done."""
 
@@ -142,6 +147,24 @@ class Narrator:
             note = f"{pod.ref.name} ({pod.ip}): {decision.message}"
             self._tell(_guard_subject(entry), reason, note, related)
 
+    def external(self, entry: GuardEntry, status: GuardStatus) -> None:
+        """A guard in force with external upstreams was evaluated."""
+        self._publish(entry, status)
+        self._endpoint_gauges(entry.ref, status)
+
+    def address_written(self, entry: GuardEntry, decision: Decision) -> None:
+        """The list of external upstreams shows a decision; its `uid` is the address."""
+        labels = (entry.ref.namespace, entry.ref.name)
+        self._metrics.gate_changes.labels(*labels, decision.reason.value).inc()
+        if decision.reason is Reason.ENDPOINT_EJECTED:
+            cause = decision.cause.value if decision.cause else "unknown"
+            self._metrics.ejections.labels(*labels, cause).inc()
+        self.tell_of(entry, decision.reason, f"{decision.uid}: {decision.message}")
+
+    def tell_of(self, entry: GuardEntry, reason: Reason, note: str) -> None:
+        """Tell an event about a guard."""
+        self._tell(_guard_subject(entry), reason, note)
+
     def forget(self, entry: GuardEntry) -> None:
         """A guard is gone."""
         ref = entry.ref
@@ -189,6 +212,10 @@ class Narrator:
         self._tell(_guard_subject(entry), reason, f"{after.reason.value}: {after.message}")
 
     def _gauges(self, ref: ObjectRef, status: GuardStatus, situation: Situation) -> None:
+        self._endpoint_gauges(ref, status)
+        self._metrics.drain_pre_stop.labels(ref.namespace, ref.name).set(situation.advice.pre_stop)
+
+    def _endpoint_gauges(self, ref: ObjectRef, status: GuardStatus) -> None:
         states = Counter(_gauge_state(e.state) for e in status.endpoints)
         counts: EndpointCounts = status.counts
         gauge = self._metrics.endpoints
@@ -196,7 +223,6 @@ class Narrator:
             gauge.labels(ref.namespace, ref.name, state).set(states[state])
         gauge.labels(ref.namespace, ref.name, "listed").set(counts.listed)
         gauge.labels(ref.namespace, ref.name, "ungated").set(counts.ungated)
-        self._metrics.drain_pre_stop.labels(ref.namespace, ref.name).set(situation.advice.pre_stop)
 
     def _forget_gauge(self, gauge: object, ref: ObjectRef, *labels: str) -> None:
         try:

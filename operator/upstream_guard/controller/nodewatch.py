@@ -46,7 +46,9 @@ class NodeWatch:
         self.lost: frozenset[str] = frozenset()
 
     def enter(self, node: str) -> None:
-        """An endpoint on this node is under probe from now on."""
+        """An endpoint on this node is under probe from now on; an external one is on none."""
+        if not node:
+            return
         self._endpoints[node] = self._endpoints.get(node, 0) + 1
         if node not in self._answered:
             self._answered[node] = 0.0
@@ -55,6 +57,8 @@ class NodeWatch:
     def leave(self, node: str, key: str) -> None:
         """An endpoint on this node is no longer under probe."""
         self._silences.pop(key, None)
+        if not node:
+            return
         self._endpoints[node] -= 1
         if not self._endpoints[node]:
             del self._endpoints[node], self._answered[node]

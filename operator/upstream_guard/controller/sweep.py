@@ -3,12 +3,15 @@
 import logging
 from collections.abc import Callable, Iterable
 
-from upstream_guard.core.model import Pod
+from upstream_guard.controller.slice_writer import COLLECTION
+from upstream_guard.core.model import EndpointSlice, Pod
 from upstream_guard.core.reasons import REASONS, Reason
+from upstream_guard.core.slices import all_ready, is_ours
 from upstream_guard.kube.client import ApiError, KubeClient
 from upstream_guard.kube.events import Event, EventRecorder, Subject
 from upstream_guard.kube.gates import write_gate
 from upstream_guard.kube.state import ClusterState
+from upstream_guard.resources.slices import build_endpoints
 
 logger = logging.getLogger(__name__)
 
@@ -18,6 +21,11 @@ def pods_to_release(pods: Iterable[Pod]) -> tuple[Pod, ...]:
     return tuple(
         p for p in pods if p.gated and not p.gate and p.containers_ready and not p.terminating
     )
+
+
+def slices_to_release(slices: Iterable[EndpointSlice]) -> tuple[EndpointSlice, ...]:
+    """Lists of external upstreams from which an operator has taken something out."""
+    return tuple(s for s in slices if is_ours(s) and not all(e.ready for e in s.endpoints))
 
 
 class Sweeper:
@@ -41,7 +49,19 @@ class Sweeper:
         for namespace in list(self._state.pods.values()):
             for pod in pods_to_release(list(namespace.values())):
                 opened += await self._release(pod)
+        for slice_ in slices_to_release(self._state.all_slices()):
+            await self._release_slice(slice_)
         return opened
+
+    async def _release_slice(self, slice_: EndpointSlice) -> None:
+        """List every address of an external upstream, for nobody watches over them now."""
+        path = f"{COLLECTION.format(slice_.ref.namespace)}/{slice_.ref.name}"
+        try:
+            await self._client.patch(path, {"endpoints": build_endpoints(all_ready(slice_))})
+        except ApiError as error:
+            logger.warning("Slice %s not released, will retry: %s", slice_.ref, error)
+            return
+        logger.warning("Slice %s: every address listed, since nobody controls", slice_.ref)
 
     async def _release(self, pod: Pod) -> bool:
         note = "no controller renews the Lease, so the standby opens the gate without a verdict"

@@ -13,12 +13,15 @@ from typing import Any, Final, Protocol
 
 from upstream_guard.core.model import ObjectRef
 from upstream_guard.core.names import (
+    ANNOTATION_UPSTREAMS,
     API_VERSION,
     GATE,
     GROUP,
     GUARD_KIND,
     GUARD_PLURAL,
     LEASE,
+    MANAGED_BY,
+    MANAGED_BY_LABEL,
     PART_OF,
     PART_OF_LABEL,
     PROFILE_KIND,
@@ -42,6 +45,7 @@ FORBIDDEN: Final = 403
 
 _RBAC: Final = "/apis/rbac.authorization.k8s.io/v1"
 _ADMISSION: Final = "/apis/admissionregistration.k8s.io/v1"
+_SLICES: Final = "/apis/discovery.k8s.io/v1/endpointslices"
 _CRDS: Final = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 Json = dict[str, Any]
@@ -130,6 +134,34 @@ def _gated_pod(pod: Mapping[str, Any]) -> GatedPod:
     return GatedPod(ObjectRef(metadata["namespace"], metadata["name"]), metadata["uid"])
 
 
+def is_kept_by_us(slice_: Mapping[str, Any], *, keep_owner: bool) -> bool:
+    """A list of external upstreams that is not yet as it is to be left.
+
+    Args:
+        slice_: An EndpointSlice with our managed-by label.
+        keep_owner: The guard stays, and with it the owner.
+    """
+    metadata = slice_["metadata"]
+    if ANNOTATION_UPSTREAMS not in (metadata.get("annotations") or {}):
+        return False
+    ready = all((e.get("conditions") or {}).get("ready") for e in slice_.get("endpoints") or ())
+    return not ready or (bool(metadata.get("ownerReferences")) and not keep_owner)
+
+
+def left_slice(slice_: Mapping[str, Any], *, keep_owner: bool) -> Json:
+    """The merge patch that leaves a list of external upstreams without an operator.
+
+    Args:
+        slice_: The EndpointSlice.
+        keep_owner: The guard stays, and with it the owner.
+    """
+    ready = {"ready": True, "serving": True, "terminating": False}
+    patch: Json = {"endpoints": [{**e, "conditions": ready} for e in slice_.get("endpoints") or ()]}
+    if not keep_owner:
+        patch["metadata"] = {"ownerReferences": None}
+    return patch
+
+
 class Uninstaller:
     """Does it, phase by phase; a failed step is reported and does not stop the others."""
 
@@ -158,6 +190,7 @@ class Uninstaller:
         await self._phase("No new pod gets a gate", self._webhooks())
         await self._phase("Nobody closes a gate", await self._operator())
         await self._release()
+        await self._leave_slices()
         if not self._options.keep_crds:
             await self._phase("Guards and profiles", await self._resources())
         await self._phase("What the operator had", await self._belongings())
@@ -316,6 +349,34 @@ class Uninstaller:
         if found:
             self._outcome.released += 1
             self._say.done(f"gate of pod {pod.ref} opened")
+
+    async def _leave_slices(self) -> None:
+        """Leave the lists of external upstreams as they carry traffic: every address ready, owned by none.
+
+        Without an owner the garbage collector does not take them along with the guards.
+        """
+        selector = {"labelSelector": f"{MANAGED_BY_LABEL}={MANAGED_BY}"}
+        found = await self._list(_SLICES, selector)
+        keep = self._options.keep_crds
+        slices = [s for s in found if is_kept_by_us(s, keep_owner=keep)]
+        if slices:
+            self._say.heading("Every external upstream stays listed")
+        for slice_ in slices:
+            metadata = slice_["metadata"]
+            shown = f"EndpointSlice {metadata['namespace']}/{metadata['name']}"
+            if self._options.dry_run:
+                self._say.done(f"{shown} would be left with every address ready")
+                continue
+            try:
+                await self._client.patch(
+                    f"/apis/discovery.k8s.io/v1/namespaces/{metadata['namespace']}/endpointslices/{metadata['name']}",
+                    left_slice(slice_, keep_owner=keep),
+                )
+            except ApiError as error:
+                if error.status != NOT_FOUND:
+                    self._problem(f"{shown} not released: {error}")
+                continue
+            self._say.done(f"{shown} left with every address ready")
 
     async def _wait_gone(self, targets: Iterable[Target]) -> None:
         if self._options.dry_run:

@@ -61,10 +61,17 @@ def _service_problem(guard: Guard, service: Service) -> Acceptance | None:
             Reason.EXTERNAL_NAME,
             f"Service {service.ref} is an ExternalName: a DNS alias has no endpoints to guard",
         )
-    if not service.selector:
+    if not service.selector and not guard.upstreams:
         return _no(
             Reason.NO_SELECTOR,
-            f"Service {service.ref} has no selector, so it has no pods to guard; give it one",
+            f"Service {service.ref} has no selector, so it has no pods to guard; give it one, or name "
+            "external upstreams in spec.upstreams",
+        )
+    if service.selector and guard.upstreams:
+        return _no(
+            Reason.HAS_SELECTOR,
+            f"spec.upstreams: Service {service.ref} selects pods, and a list has one source; remove "
+            "spec.upstreams, or name a Service without selector in spec.targetRef",
         )
     if guard.section is not None and not _has_port(service, guard.section):
         known = ", ".join(f"{p.name or '(unnamed)'} ({p.number})" for p in service.ports) or "none"

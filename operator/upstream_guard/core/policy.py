@@ -1,6 +1,6 @@
 """How the pods of a guard are probed: the user's word, else the readinessProbe, else an inference."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from upstream_guard.core.model import (
@@ -14,6 +14,7 @@ from upstream_guard.core.model import (
     Service,
     ServicePort,
 )
+from upstream_guard.core.resolution import Wanted
 
 KUBELET_STATUS_MAX: Final = 399
 """The kubelet counts 200-399 as ready."""
@@ -94,7 +95,39 @@ def resolve_probe(
             f"no container of pod {pod.ref} has a port named {manner.port!r}: name it in the "
             "container, or set spec.probe.port"
         )
-    probe = guard.probe
+    return _spec(manner, guard.probe, number)
+
+
+def resolve_upstream_probe(
+    guard: Guard, service: Service, wanted: Wanted, *, routed_by_http: bool
+) -> ProbeSpec | Unresolved:
+    """Settle how one address of an external upstream is probed.
+
+    The guard's own fields win. What it leaves out comes from the upstream: TLS where it has `tls`, and its
+    name as Host header and for SNI, since what is outside a cluster is mostly found by name.
+
+    Args:
+        guard: The guard.
+        service: Its Service.
+        wanted: The address, and what it is of.
+        routed_by_http: Whether an Ingress or HTTPRoute leads to the Service.
+    """
+    port = guarded_port(guard, service)
+    if isinstance(port, Unresolved):
+        return port
+    tls = next((u.tls for u in guard.upstreams if u.key == wanted.upstream), None)
+    name = (tls.server_name if tls else "") or wanted.name
+    manner = _inferred(replace(port, target=wanted.port), routed_by_http=routed_by_http)
+    if tls is not None:
+        manner = replace(manner, protocol=ProbeProtocol.HTTPS)
+    if manner.protocol is not ProbeProtocol.TCP:
+        manner = replace(manner, host=name)
+    manner = _overridden(manner, guard.probe)
+    number = manner.port if isinstance(manner.port, int) else wanted.port
+    return _spec(manner, guard.probe, number)
+
+
+def _spec(manner: _Manner, probe: ProbeOverrides, number: int) -> ProbeSpec:
     return ProbeSpec(
         protocol=manner.protocol,
         port=number,

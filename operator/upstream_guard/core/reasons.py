@@ -40,6 +40,7 @@ class Reason(StrEnum):
     PORT_NOT_FOUND = "PortNotFound"
     CONFLICTED = "Conflicted"
     NO_SELECTOR = "NoSelector"
+    HAS_SELECTOR = "HasSelector"
     EXTERNAL_NAME = "ExternalName"
 
     PROGRAMMED = "Programmed"
@@ -49,6 +50,7 @@ class Reason(StrEnum):
     UNGATED_PODS = "UngatedPods"
     BLIND = "Blind"
     PENDING = "Pending"
+    NOT_ALLOWED = "NotAllowed"
 
     ALL_SERVING = "AllServing"
     ENDPOINTS_FAILING = "EndpointsFailing"
@@ -63,6 +65,8 @@ class Reason(StrEnum):
     PODS_WITHOUT_DRAIN = "PodsWithoutDrain"
     SINGLE_ENDPOINT = "SingleEndpoint"
     WINDOWS_PREDICTED = "WindowsPredicted"
+    LAST_KNOWN_GOOD = "LastKnownGood"
+    CERTIFICATE_EXPIRES = "CertificateExpires"
 
     GUARD_ACCEPTED = "GuardAccepted"
     GUARD_NOT_ACCEPTED = "GuardNotAccepted"
@@ -87,6 +91,10 @@ class Reason(StrEnum):
     STANDBY_RELEASED = "StandbyReleased"
     WINDOW_PREDICTED = "WindowPredicted"
     RISKS_FOUND = "RisksFound"
+    UPSTREAM_UNRESOLVED = "UpstreamUnresolved"
+    UPSTREAM_RESOLVED = "UpstreamResolved"
+    UPSTREAM_REFUSED = "UpstreamRefused"
+    CERTIFICATE_EXPIRING = "CertificateExpiring"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +158,13 @@ REASONS: Final[Mapping[Reason, ReasonInfo]] = MappingProxyType(
             "Delete one of the two guards.",
         ),
         Reason.NO_SELECTOR: _accepted(
-            "The Service has no selector, so it has no pods whose readiness could be decided.",
-            "Guard a Service that selects pods.",
+            "The Service has no selector, so it has no pods whose readiness could be decided, and the "
+            "guard names no external upstreams.",
+            "Guard a Service that selects pods, or name external upstreams in `spec.upstreams`.",
+        ),
+        Reason.HAS_SELECTOR: _accepted(
+            "The guard names external upstreams for a Service that selects pods: a list has one source.",
+            "Remove `spec.upstreams`, or name a Service without selector.",
         ),
         Reason.EXTERNAL_NAME: _accepted(
             "The Service is of type ExternalName: a DNS alias without endpoints.",
@@ -185,6 +198,13 @@ REASONS: Final[Mapping[Reason, ReasonInfo]] = MappingProxyType(
             "distrusts its own probes and ejects nothing.",
             "Check whether a NetworkPolicy keeps the operator out, and whether protocol, port and "
             "path of the probe are right.",
+        ),
+        Reason.NOT_ALLOWED: _condition(
+            ConditionType.PROGRAMMED,
+            "A name or an address of `spec.upstreams` is not possible here, and is neither asked for, "
+            "probed nor published: the allow-list does not cover it, or it is one of the cluster's own.",
+            "Correct `spec.upstreams`, or ask an administrator to extend the operator's flags "
+            "`--allow-upstream-names` and `--allow-upstream-ranges`.",
         ),
         Reason.PENDING: _condition(
             ConditionType.HEALTHY, "The operator has not yet probed every endpoint."
@@ -246,6 +266,18 @@ REASONS: Final[Mapping[Reason, ReasonInfo]] = MappingProxyType(
             "By prediction, a change that will come (a rollout, a scale-in, a drain) fails requests, or "
             "something is wrong as it stands; status.risks says what and how to mend it.",
             "Apply the remedies in status.risks; `upstream-guard explain RISK` says more.",
+        ),
+        Reason.LAST_KNOWN_GOOD: _condition(
+            ConditionType.AT_RISK,
+            "DNS does not answer for an external upstream: its last known good addresses stay listed, and "
+            "a change of address would not be followed.",
+            "Repair DNS, or the name; status.upstreams says which.",
+        ),
+        Reason.CERTIFICATE_EXPIRES: _condition(
+            ConditionType.AT_RISK,
+            "The certificate of an external upstream ends soon: gateways that verify it will fail every "
+            "request from then on.",
+            "Renew the certificate; status.upstreams says which, and when it ends.",
         ),
         Reason.GUARD_ACCEPTED: _normal("The guard is valid and in force."),
         Reason.GUARD_NOT_ACCEPTED: _warning(
@@ -330,6 +362,20 @@ REASONS: Final[Mapping[Reason, ReasonInfo]] = MappingProxyType(
             "A change has begun that will fail requests, by prediction; the message says how many, when "
             "and why. Told before the window opens where that is possible; status.predictions has all.",
             "Run the command in the message; where the change can wait, undo it first.",
+        ),
+        Reason.UPSTREAM_UNRESOLVED: _warning(
+            "DNS does not answer for an external upstream, or says that there is nothing; its last known "
+            "good addresses stay listed.",
+            "Repair DNS, or the name; the addresses are followed again by themselves.",
+        ),
+        Reason.UPSTREAM_RESOLVED: _normal("DNS answers again for an external upstream."),
+        Reason.UPSTREAM_REFUSED: _warning(
+            "A name or an address of an external upstream is not possible here; the message says why.",
+            "Correct `spec.upstreams`, or ask an administrator to extend the operator's allow-list.",
+        ),
+        Reason.CERTIFICATE_EXPIRING: _warning(
+            "The certificate of an external upstream ends within `tls.warnBefore`.",
+            "Renew it.",
         ),
         Reason.RISKS_FOUND: _warning(
             "Something waits for the next change to fail requests. Told once, and again only when "

@@ -14,6 +14,7 @@ from upstream_guard.core.model import DrainMode
 from upstream_guard.core.predict.state import ChangeKind
 from upstream_guard.core.predict.window import Severity
 from upstream_guard.core.reasons import ConditionType, Reason
+from upstream_guard.core.resolution import UpstreamState
 from upstream_guard.core.tuning import DrainAdvice, Evidence, GatewayFacts
 
 MAX_PREDICTIONS: Final = 10
@@ -58,6 +59,8 @@ class EndpointState(StrEnum):
     """New, and not yet seen to serve."""
     UNKNOWN = "Unknown"
     """Not yet judged."""
+    STANDBY = "Standby"
+    """External, of an SRV priority that is not listed now."""
     SERVING = "Serving"
 
 
@@ -70,6 +73,7 @@ class EndpointStatus:
     """One endpoint, as the status tells it."""
 
     pod: str
+    """Empty for an external upstream."""
     address: str
     """`10.0.0.7:8080`; the port alone is left out where it is not known."""
     state: EndpointState
@@ -199,6 +203,25 @@ class RouteStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class UpstreamStatus:
+    """One external upstream, as the status tells it.
+
+    Attributes:
+        upstream: Its key.
+        state: How its resolution stands.
+        addresses: How many are known and allowed.
+        message: What DNS said, or why it is refused; empty where all is well.
+        certificate_ends: The earliest end of its certificates, Unix seconds; 0 where none was seen.
+    """
+
+    upstream: str
+    state: UpstreamState
+    addresses: int
+    message: str = ""
+    certificate_ends: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class GuardStatus:
     """Everything that the status of one guard says."""
 
@@ -212,6 +235,7 @@ class GuardStatus:
     predictions: tuple[PredictionStatus, ...] = ()
     risks: tuple[RiskStatus, ...] = ()
     routes: tuple[RouteStatus, ...] = ()
+    upstreams: tuple[UpstreamStatus, ...] = ()
 
     @property
     def counts(self) -> EndpointCounts:

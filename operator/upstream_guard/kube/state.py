@@ -98,6 +98,7 @@ class ClusterState:
         """Gateways of the Gateway API by `namespace/name`."""
         self.owners: dict[ObjectRef, str] = {}
         """Deployment (or other owner) `kind/name` by ReplicaSet."""
+        self._service_ranges: dict[str, str] = {}
         self.surroundings = Surroundings(self)
         self._whole = namespace is None
         self._reflectors = list(self._build(client, namespace))
@@ -140,6 +141,13 @@ class ClusterState:
         yield make(client, path("v1", "nodes", cluster=True), parse_node, self._node)
         yield make(
             client,
+            path(networking, "servicecidrs", cluster=True),
+            _parse_service_range,
+            self._service_range,
+            optional=True,
+        )
+        yield make(
+            client,
             path(networking, "ingressclasses", cluster=True),
             _parse_class,
             self._ingress_class,
@@ -172,6 +180,16 @@ class ClusterState:
     def complete(self) -> bool:
         """What is not seen is not there: nothing is out of our sight, and nothing was forbidden."""
         return self._whole and self.synced and not any(r.denied for r in self._reflectors)
+
+    @property
+    def sees_nodes(self) -> bool:
+        """Nodes, and pods and Services of every namespace, are in our sight."""
+        return self._whole
+
+    @property
+    def service_ranges(self) -> tuple[str, ...]:
+        """Ranges that the cluster takes addresses of Services from; none before Kubernetes 1.33."""
+        return tuple(r for text in self._service_ranges.values() for r in text.split(",") if r)
 
     def workload_changed(self, sight: WorkloadSight) -> None:
         """A workload, or its controller's progress, changed."""
@@ -207,6 +225,10 @@ class ClusterState:
     def slices_of(self, service: ObjectRef) -> tuple[EndpointSlice, ...]:
         """The Service's EndpointSlices."""
         return tuple(self._slices.get(service, {}).values())
+
+    def all_slices(self) -> tuple[EndpointSlice, ...]:
+        """Every EndpointSlice."""
+        return tuple(s for slices in self._slices.values() for s in slices.values())
 
     def routes_to(self, service: ObjectRef) -> tuple[Route, ...]:
         """Ingresses and HTTPRoutes that lead to the Service, in a stable order."""
@@ -292,6 +314,9 @@ class ClusterState:
     def _owner(self, old: Named | None, new: Named | None) -> None:
         _store(self.owners, _either(old, new).ref, new.text if new else None)
 
+    def _service_range(self, old: Named | None, new: Named | None) -> None:
+        _store(self._service_ranges, _either(old, new).ref.name, new.text if new else None)
+
     def _ingress_class(self, old: Named | None, new: Named | None) -> None:
         if old is not None:
             self.ingress_classes.pop(old.ref.name, None)
@@ -356,6 +381,10 @@ def _parse_owner(obj: Json) -> Named:
         if owner.get("controller"):
             return Named(_ref(obj), f"{owner['kind'].lower()}/{owner['name']}")
     return Named(_ref(obj), f"replicaset/{obj['metadata']['name']}")
+
+
+def _parse_service_range(obj: Json) -> Named:
+    return Named(_ref(obj), ",".join((obj.get("spec") or {}).get("cidrs") or ()))
 
 
 def _parse_class(obj: Json) -> Named:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from upstream_guard.core.model import (
+    DEFAULT_CERTIFICATE_WARNING,
     DetectionPolicy,
     DrainMode,
     DrainPolicy,
@@ -16,7 +17,9 @@ from upstream_guard.core.model import (
     ProbeProtocol,
     RouteProbeMode,
     RouteProbePolicy,
+    Upstream,
     UpstreamListPolicy,
+    UpstreamTls,
 )
 from upstream_guard.core.names import GUARD_KIND
 from upstream_guard.resources.kube_objects import parse_time
@@ -40,6 +43,10 @@ DEFAULT_TIMEOUT: Final = 0.5
 
 _NAME: Final = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _HOST: Final = r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9])?"
+_DNS_LABEL: Final = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_DNS_NAME: Final = rf"{_DNS_LABEL}(\.{_DNS_LABEL})*\.?"
+_DNS_HOST: Final = rf"{_DNS_NAME}|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*"
+_SRV_NAME: Final = rf"_[A-Za-z0-9-]{{1,62}}\._[A-Za-z]{{3,15}}(\.{_DNS_LABEL})+\.?"
 _OWN_HEADERS: Final = frozenset({"host", "connection", "content-length", "transfer-encoding"})
 _HTTP: Final = (ProbeProtocol.HTTP, ProbeProtocol.HTTPS)
 
@@ -119,8 +126,25 @@ class _Detection(Strict):
     route_probe: _RouteProbe = _RouteProbe()
 
 
+class _Tls(Strict):
+    server_name: Annotated[str, text(_DNS_NAME, 253, "a DNS name")] | None = None
+    warn_before: Annotated[float, duration("1h", "8760h")] = DEFAULT_CERTIFICATE_WARNING
+
+
+class _Upstream(Strict):
+    host: (
+        Annotated[str, text(_DNS_HOST, 253, "a DNS name or an IP address, without a port")] | None
+    ) = None
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    srv: (
+        Annotated[str, text(_SRV_NAME, 253, "an SRV name such as _https._tcp.example.com")] | None
+    ) = None
+    tls: _Tls | None = None
+
+
 class _Spec(Strict):
     target_ref: _Target
+    upstreams: Annotated[list[_Upstream], Field(min_length=1, max_length=16)] | None = None
     probe: _Probe = _Probe()
     upstream_list: _UpstreamList = _UpstreamList()
     drain: _Drain = _Drain()
@@ -156,6 +180,7 @@ def parse_guard(body: object) -> Guard:
             spec.drain.mode, spec.drain.pre_stop, spec.drain.grace_period, spec.drain.max_pre_stop
         ),
         detection=_detection(spec.detection),
+        upstreams=tuple(_upstream(upstream) for upstream in spec.upstreams or ()),
     )
 
 
@@ -172,6 +197,21 @@ def _detection(detection: _Detection) -> DetectionPolicy:
             probe.host or "",
         ),
     )
+
+
+def _upstream(upstream: _Upstream) -> Upstream:
+    tls = upstream.tls
+    return Upstream(
+        host=_plain(upstream.host),
+        port=upstream.port or 0,
+        srv=_plain(upstream.srv),
+        tls=UpstreamTls(_plain(tls.server_name), tls.warn_before) if tls else None,
+    )
+
+
+def _plain(name: str | None) -> str:
+    """DNS knows no upper case, and a final dot says only that the name is whole, as all of ours are."""
+    return (name or "").lower().removesuffix(".")
 
 
 def _overrides(probe: _Probe) -> ProbeOverrides:
@@ -200,6 +240,7 @@ def _broken_rules(spec: _Spec) -> Iterator[Problem]:
             "must not be longer than spec.detection.routeProbe.interval, for during a change more is "
             "asked, not less; lower changeInterval or raise interval",
         )
+    yield from _broken_upstream_rules(spec)
     drain = spec.drain
     if drain.pre_stop is None:
         return
@@ -214,6 +255,29 @@ def _broken_rules(spec: _Spec) -> Iterator[Problem]:
             "must be longer than spec.drain.preStop, because preStop runs inside it and the app needs "
             "the rest to finish; raise gracePeriod, or set it to Auto",
         )
+
+
+def _broken_upstream_rules(spec: _Spec) -> Iterator[Problem]:
+    seen: set[str] = set()
+    for index, upstream in enumerate(spec.upstreams or ()):
+        path = f"spec.upstreams[{index}]"
+        yield from (Problem(path, message) for message in _upstream_problems(upstream))
+        key = _upstream(upstream).key
+        if key in seen:
+            yield Problem("spec.upstreams", "must not name an upstream twice")
+        seen.add(key)
+    if spec.upstreams and isinstance(spec.probe.port, str):
+        yield Problem(
+            "spec.probe.port",
+            "must be a number with spec.upstreams, because only containers have named ports",
+        )
+
+
+def _upstream_problems(upstream: _Upstream) -> Iterator[str]:
+    if upstream.srv is not None and (upstream.host is not None or upstream.port is not None):
+        yield "an SRV record says host and port itself; keep srv, or host and port"
+    elif upstream.srv is None and (upstream.host is None or upstream.port is None):
+        yield "needs host and port, or srv"
 
 
 def _broken_probe_rules(probe: _Probe) -> Iterator[Problem]:

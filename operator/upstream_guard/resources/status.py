@@ -9,6 +9,7 @@ from upstream_guard.core.causes import Cause
 from upstream_guard.core.predict.state import ChangeKind
 from upstream_guard.core.predict.window import Severity
 from upstream_guard.core.reasons import ConditionType, Reason
+from upstream_guard.core.resolution import UpstreamState
 from upstream_guard.core.shutdown import AppShutdown, Ending, describe
 from upstream_guard.core.status import (
     MAX_LISTED_ENDPOINTS,
@@ -24,6 +25,7 @@ from upstream_guard.core.status import (
     PredictionStatus,
     RiskStatus,
     RouteStatus,
+    UpstreamStatus,
     merge_conditions,
     worst_first,
 )
@@ -67,6 +69,7 @@ def build_status(status: GuardStatus, old: object, now: float) -> dict[str, Any]
         "routes": [_route(route) for route in status.routes[:MAX_ROUTES]],
         "predictions": [_prediction(p) for p in status.predictions[:MAX_PREDICTIONS]],
         "risks": [_risk(risk) for risk in status.risks[:MAX_RISKS]],
+        "upstreams": [_upstream(upstream) for upstream in status.upstreams],
     }
     return body | {key: found for key, found in lists.items() if found}
 
@@ -187,8 +190,9 @@ def _endpoint(endpoint: EndpointStatus) -> dict[str, Any]:
     body: dict[str, Any] = {
         "address": _cut(endpoint.address, 64),
         "state": endpoint.state.value,
-        "gated": endpoint.gated,
     }
+    if endpoint.pod:
+        body["gated"] = endpoint.gated
     optional = {
         "pod": _cut(endpoint.pod, 253),
         "node": _cut(endpoint.node, 253),
@@ -341,6 +345,28 @@ def _text(raw: Mapping[str, Any], key: str) -> str:
 def _number(raw: Mapping[str, Any], key: str) -> int:
     value = raw.get(key)
     return value if isinstance(value, int) else 0
+
+
+def _upstream(upstream: UpstreamStatus) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "upstream": _cut(upstream.upstream, 300),
+        "state": upstream.state.value,
+        "addresses": upstream.addresses,
+    }
+    if upstream.message:
+        body["message"] = _cut(upstream.message, 512)
+    if upstream.certificate_ends:
+        body["certificateExpires"] = format_time(upstream.certificate_ends)
+    return body
+
+
+def parse_upstream_states(status: object) -> dict[str, UpstreamState]:
+    """The states of the external upstreams in a guard's status; unknown ones are passed over."""
+    return {
+        _text(raw, "upstream"): UpstreamState(_text(raw, "state"))
+        for raw in _records(status, "upstreams")
+        if _text(raw, "state") in set(UpstreamState)
+    }
 
 
 def _command(text: str) -> str:
