@@ -6,14 +6,15 @@ whatever it does not understand it passes over.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
-
-from prometheus_client.samples import Sample
+from typing import TYPE_CHECKING, Final
 
 from upstream_guard.core.counting import Count, Reading, Subject
 from upstream_guard.core.evidence import Failure, UpstreamView
 from upstream_guard.core.holding import address_of
 from upstream_guard.core.model import ObjectRef, Pod, ServicePort
+
+if TYPE_CHECKING:  # it brings an HTTP server with it, which `check` has no use for
+    from prometheus_client.samples import Sample
 
 LARGEST: Final = 2**53
 """Counts above are refused: no gateway gets there, and a float cannot count them one by one."""
@@ -263,10 +264,10 @@ class ListingBuilder:
         )
 
 
-CountSamples = Callable[[Iterable[Sample], Directory, Tally], None]
+CountSamples = Callable[[Iterable["Sample"], Directory, Tally], None]
 """Adds what the samples say of the directory's Services to the tally."""
 
-ListSamples = Callable[[Iterable[Sample], Directory], Listing]
+ListSamples = Callable[[Iterable["Sample"], Directory], Listing]
 """Makes an upstream list of samples, where the metrics show single endpoints."""
 
 ReadLists = Callable[[Mapping[str, bytes], Directory], Listing]

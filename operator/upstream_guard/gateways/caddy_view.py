@@ -2,13 +2,15 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from prometheus_client.samples import Sample
 
 from upstream_guard.core.model import ObjectRef
 from upstream_guard.gateways.adapter import Adapter, Directory, Listing, ListingBuilder, Tally
+
+if TYPE_CHECKING:  # it brings an HTTP server with it, which `check` has no use for
+    from prometheus_client.samples import Sample
 
 _ANSWERS = "caddy_http_request_duration_seconds_count"
 _SERVERS = "/config/apps/http/servers"
@@ -21,7 +23,7 @@ _ANSWERING = frozenset({_PROXY, "static_response", "file_server", "error"})
 _MAX_DEPTH = 20
 
 
-def _count(samples: Iterable[Sample], directory: Directory, tally: Tally) -> None:
+def _count(samples: Iterable["Sample"], directory: Directory, tally: Tally) -> None:
     """Caddy's code (`metrics.go`): once for each request and each route of a server that it meets.
 
     No label says where a request went: the configuration has to, see `_read_lists`.

@@ -6,11 +6,10 @@ Envoy answered itself included, and no attempt that was tried again.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 import msgspec
-from prometheus_client.samples import Sample
 
 from upstream_guard.core.evidence import Failure
 from upstream_guard.core.holding import address_of
@@ -23,6 +22,9 @@ from upstream_guard.gateways.adapter import (
     PodSigns,
     Tally,
 )
+
+if TYPE_CHECKING:  # it brings an HTTP server with it, which `check` has no use for
+    from prometheus_client.samples import Sample
 
 LABEL: Final = "envoy_cluster_name"
 _ENDPOINT_LABEL: Final = "envoy_endpoint_address"
@@ -91,7 +93,7 @@ def adapter(names: Callable[[Known], Iterable[str]], pods: PodSigns | None = Non
     )
 
 
-def count(samples: Iterable[Sample], directory: Directory, tally: Tally) -> None:
+def count(samples: Iterable["Sample"], directory: Directory, tally: Tally) -> None:
     """Add up Envoy's cluster statistics."""
     for sample in samples:
         if sample.name == _UPTIME:
@@ -117,7 +119,7 @@ def count(samples: Iterable[Sample], directory: Directory, tally: Tally) -> None
             tally.failed(service, _ENDPOINT_FAILURES[name], sample.value, endpoint)
 
 
-def list_samples(samples: Iterable[Sample], directory: Directory) -> Listing:
+def list_samples(samples: Iterable["Sample"], directory: Directory) -> Listing:
     """The endpoints that Envoy counts one by one.
 
     It does so with `per_endpoint_stats` (Envoy Gateway: `enablePerEndpointStats`), and then the

@@ -9,9 +9,7 @@ Requests that a reused connection aborts get no status, and are counted nowhere 
 import csv
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
-
-from prometheus_client.samples import Sample
+from typing import TYPE_CHECKING, Final
 
 from upstream_guard.core.evidence import Failure
 from upstream_guard.gateways.adapter import (
@@ -23,6 +21,9 @@ from upstream_guard.gateways.adapter import (
     PodSigns,
     Tally,
 )
+
+if TYPE_CHECKING:  # it brings an HTTP server with it, which `check` has no use for
+    from prometheus_client.samples import Sample
 
 LABEL: Final = "proxy"
 _BACKEND: Final = "haproxy_backend_"
@@ -72,7 +73,7 @@ def adapter(
     )
 
 
-def count(samples: Iterable[Sample], directory: Directory, tally: Tally) -> None:
+def count(samples: Iterable["Sample"], directory: Directory, tally: Tally) -> None:
     """Add up the backends' statistics."""
     for sample in samples:
         if sample.name == _START:

@@ -1,8 +1,7 @@
 """ingress-nginx (retired in March 2026): at most 0.3 syncs a second, then a poll of 1 s in Lua."""
 
 from collections.abc import Iterable, Iterator
-
-from prometheus_client.samples import Sample
+from typing import TYPE_CHECKING
 
 from upstream_guard.core.causes import Cause
 from upstream_guard.core.model import ObjectRef
@@ -11,6 +10,9 @@ from upstream_guard.core.tuning import Evidence
 from upstream_guard.gateways.adapter import Adapter, Directory, Known, PodSigns, Tally
 from upstream_guard.gateways.families import NGINX, noted
 from upstream_guard.gateways.profile import Profile
+
+if TYPE_CHECKING:  # it brings an HTTP server with it, which `check` has no use for
+    from prometheus_client.samples import Sample
 
 BEHAVIOUR = Behaviour(
     answers={**NGINX, Cause.NO_ENDPOINTS: noted(503)},
@@ -29,7 +31,7 @@ def _names(known: Known) -> Iterator[str]:
     yield str(known.service)
 
 
-def _count(samples: Iterable[Sample], directory: Directory, tally: Tally) -> None:
+def _count(samples: Iterable["Sample"], directory: Directory, tally: Tally) -> None:
     """Its code (`socket.go`): what clients got, once for each request.
 
     With `--report-status-classes` the status is a class. It counts no failed attempts.

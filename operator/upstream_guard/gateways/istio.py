@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator
-
-from prometheus_client.samples import Sample
+from typing import TYPE_CHECKING
 
 from upstream_guard.core.evidence import Failure
 from upstream_guard.core.model import ObjectRef
@@ -12,6 +11,9 @@ from upstream_guard.core.tuning import Evidence
 from upstream_guard.gateways.adapter import Adapter, Directory, Known, PodSigns, Tally
 from upstream_guard.gateways.families import CONNECT_FAILURES, ENVOY, retrying
 from upstream_guard.gateways.profile import Profile
+
+if TYPE_CHECKING:  # it brings an HTTP server with it, which `check` has no use for
+    from prometheus_client.samples import Sample
 
 BEHAVIOUR = Behaviour(
     # Two retries by default, but not after a reset.
@@ -41,7 +43,7 @@ def _names(known: Known) -> Iterator[str]:
     yield str(known.service)
 
 
-def _count(samples: Iterable[Sample], directory: Directory, tally: Tally) -> None:
+def _count(samples: Iterable["Sample"], directory: Directory, tally: Tally) -> None:
     """Istio's standard metrics (documentation; not run here).
 
     What the sidecars of other workloads report as destinations is left out, and so is what Envoy

@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import msgspec
-from prometheus_client.samples import Sample
 
 from upstream_guard.core.evidence import Failure
 from upstream_guard.core.holding import address_of
@@ -18,6 +18,9 @@ from upstream_guard.gateways.adapter import (
     PodSigns,
     Tally,
 )
+
+if TYPE_CHECKING:  # it brings an HTTP server with it, which `check` has no use for
+    from prometheus_client.samples import Sample
 
 _ANSWERS = "traefik_service_requests_total"
 _RETRIES = "traefik_service_retries_total"
@@ -46,7 +49,7 @@ def _name(service: str) -> str:
     return f"{found[1]}@kubernetesgateway" if found else service
 
 
-def _count(samples: Iterable[Sample], directory: Directory, tally: Tally) -> None:
+def _count(samples: Iterable["Sample"], directory: Directory, tally: Tally) -> None:
     """Traefik's code (`prometheus.go`). `server_up` is there with health checks only."""
     for sample in samples:
         service = directory.by_name(_name(sample.labels.get("service", "")))

@@ -459,3 +459,14 @@ def test_help_has_examples(check: Check) -> None:
     text = check("--help").stdout
     assert "helm template shop ./chart | upstream-guard check -" in text
     assert "upstreamguard.io/ignore" in text
+
+
+def test_it_starts_without_what_only_the_operator_needs() -> None:
+    """Most of the time that a small check takes is imports."""
+    heavy = ["prometheus_client", "kubernetes", "kopf", "httpx", "aiohttp", "asyncio", "ssl"]
+    code = f"import sys, upstream_guard.cli.check.command; print(set({heavy}) & set(sys.modules))"
+    environment = {**os.environ, "PYTHONPATH": str(SOURCES)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "set()"

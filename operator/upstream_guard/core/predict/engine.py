@@ -9,7 +9,7 @@ from typing import Final
 
 from upstream_guard.core.causes import Cause
 from upstream_guard.core.predict import course, traffic
-from upstream_guard.core.predict.draws import Draw
+from upstream_guard.core.predict.draws import draws
 from upstream_guard.core.predict.estimate import Estimate
 from upstream_guard.core.predict.facts import Facts
 from upstream_guard.core.predict.gateway import Answer, Gateway
@@ -119,9 +119,9 @@ class _Loss:
 @lru_cache(maxsize=4096)
 def _losses(play: Play, rate: float, *, budgeted: bool) -> tuple[_Loss, ...]:
     """What each risk costs. Cached: many services of one cluster are alike to the last number."""
-    draws = (Draw(index, play.samples) for index in range(play.samples))
     futures = [
-        tuple(traffic.failures(play, d, [*course.run(play, d), *bystanders(play)])) for d in draws
+        tuple(traffic.failures(play, draw, [*course.run(play, draw), *bystanders(play)]))
+        for draw in draws(play.samples)
     ]
     faults = {stretch.fault for future in futures for stretch in future}
     risks = {fault: _risk(fault, play, budgeted=budgeted) for fault in sorted(faults)}

@@ -1,9 +1,9 @@
 """Requests against the lives of pods: when, and how many of them, fail."""
 
 import math
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Final
 
 from upstream_guard.core.predict.draws import Draw
@@ -37,30 +37,40 @@ def failures(play: Play, draw: Draw, lives: Sequence[Life]) -> list[Stretch]:
     """All stretches of one future, in order of time."""
     program(play, draw, lives)
     failing = _failing(lives)
-    if not failing and _is_always_used(lives):
+    always_used = _is_always_used(lives)
+    if not failing and always_used:
         return []
-    turns = (
-        t
-        for life in lives
-        for t in (
-            life.used_from,
-            life.used_until,
-            life.listens_from,
-            life.serves_from,
-            life.serves_until,
-            life.lost_from,
-        )
-    )
-    points = sorted({0.0, *(t for t in turns if -HORIZON < t < HORIZON)})
-    stretches = [
-        s
-        for begin, until in _pairs(points)
-        if not _is_sound((begin + until) / 2, lives, failing)
-        for s in _between(play, lives, begin, until)
-    ]
+    points = _points(lives)
+    stretches: list[Stretch] = []
+    for begin, until in zip(points, [*points[1:], HORIZON], strict=True):
+        middle = (begin + until) / 2
+        # Most of the time nothing fails, so it is worth asking first.
+        if _is_within(middle, failing) or not (always_used or _is_used(middle, lives)):
+            stretches += _between(play, lives, begin, until)
     if play.patience > 0:
         stretches = _patient(play.patience, stretches)
-    return sorted(stretches, key=lambda s: (s.begin, s.until, s.fault))
+    return sorted(stretches, key=_order)
+
+
+def _points(lives: Sequence[Life]) -> list[float]:
+    """When anything changes, in order; the beginning of the change too."""
+    turns = {0.0}
+    for life in lives:
+        turns.update(
+            (
+                life.used_from,
+                life.used_until,
+                life.listens_from,
+                life.serves_from,
+                life.serves_until,
+                life.lost_from,
+            )
+        )
+    return sorted(t for t in turns if -HORIZON < t < HORIZON)
+
+
+def _order(stretch: Stretch) -> tuple[float, float, Fault]:
+    return stretch.begin, stretch.until, stretch.fault
 
 
 def _patient(patience: float, stretches: list[Stretch]) -> list[Stretch]:
@@ -99,6 +109,7 @@ def program(play: Play, draw: Draw, lives: Sequence[Life]) -> None:
             life.used_until = seen
 
 
+_MOMENT: Final = itemgetter(0)
 _Entry = tuple[float, float, Life, bool]
 """(when the slice says so, how long the gateway takes, the life, whether it is added)."""
 
@@ -112,7 +123,8 @@ def _changes(play: Play, draw: Draw, lives: Sequence[Life]) -> list[_Entry]:
             life.used_from = life.used_until = FOREVER
         if life.delisted < FOREVER:
             entries.append((life.delisted, draw.of(play.detach, Number.DETACH, pod), life, False))
-    return sorted(entries, key=lambda e: e[0])
+    entries.sort(key=_MOMENT)
+    return entries
 
 
 def _throttled(play: Play, draw: Draw, changes: list[_Entry]) -> list[_Entry]:
@@ -135,15 +147,19 @@ def _throttled(play: Play, draw: Draw, changes: list[_Entry]) -> list[_Entry]:
     return result
 
 
-def _pairs(points: list[float]) -> list[tuple[float, float]]:
-    return list(zip(points, [*points[1:], HORIZON], strict=True))
-
-
 def _failing(lives: Sequence[Life]) -> list[tuple[float, float]]:
     """When each life is used although requests to it fail; most are never."""
-    early = [(x.used_from, min(x.serves_from, x.used_until)) for x in lives]
-    late = [(max(x.used_from, min(x.serves_until, x.lost_from)), x.used_until) for x in lives]
-    return [(begin, until) for begin, until in (*early, *late) if begin < until]
+    found: list[tuple[float, float]] = []
+    for life in lives:
+        begin, until = life.used_from, life.used_until
+        good = life.serves_from
+        if begin < good and begin < until:
+            found.append((begin, good if good < until else until))
+        bad = life.serves_until if life.serves_until < life.lost_from else life.lost_from
+        begin = bad if bad > begin else begin
+        if begin < until:
+            found.append((begin, until))
+    return found
 
 
 def _is_always_used(lives: Sequence[Life]) -> bool:
@@ -156,11 +172,16 @@ def _is_always_used(lives: Sequence[Life]) -> bool:
     return until >= HORIZON
 
 
-def _is_sound(at: float, lives: Sequence[Life], failing: Sequence[tuple[float, float]]) -> bool:
-    """Whether some pod is used and no used one fails: most of the time, so it is worth asking first."""
-    return not any(begin <= at < until for begin, until in failing) and any(
-        life.used_from <= at < life.used_until for life in lives
-    )
+def _is_within(at: float, spans: Sequence[tuple[float, float]]) -> bool:
+    for begin, until in spans:  # noqa: SIM110 - a generator costs more than the question
+        if begin <= at < until:
+            return True
+    return False
+
+
+def _is_used(at: float, lives: Sequence[Life]) -> bool:
+    """Whether the list has anybody in it."""
+    return any(life.used_from <= at < life.used_until for life in lives)
 
 
 def _between(play: Play, lives: Sequence[Life], begin: float, until: float) -> list[Stretch]:
@@ -172,23 +193,29 @@ def _between(play: Play, lives: Sequence[Life], begin: float, until: float) -> l
         return [Stretch(begin, until, 1.0, until - begin, Fault.EMPTY)]
     bad, broken = _faults(used, middle)
     if play.pool_seconds > 0:
-        del broken[Fault.LYING]  # nobody opens a connection to a new pod while the old ones last
+        broken.pop(Fault.LYING, None)  # nobody opens a connection to a new pod while old ones last
     if play.replays:
-        del broken[Fault.DROPPED], broken[Fault.KILLED]
-    shares = {fault: count / len(used) for fault, count in broken.items()}
-    stretches = [Stretch(begin, until, s, s * (until - begin), f) for f, s in shares.items()]
+        broken.pop(Fault.DROPPED, None)
+        broken.pop(Fault.KILLED, None)
+    number, length = len(used), until - begin
+    stretches = []
+    for fault, count in broken.items():
+        share = count / number
+        stretches.append(Stretch(begin, until, share, share * length, fault))
     if not bad:
         return stretches
     if play.pool_seconds > 0:
         return stretches + _reopened(play, used, bad, begin, until)
-    left = _after_retries(play, lives, bad, len(used), middle)
-    shares = {fault: count / len(used) * left for fault, count in bad.items()}
-    stretches += [Stretch(begin, until, s, s * (until - begin), f) for f, s in shares.items() if s]
+    left = _after_retries(play, lives, bad, number, middle)
+    for fault, count in bad.items():
+        share = count / number * left
+        if share:
+            stretches.append(Stretch(begin, until, share, share * length, fault))
     return stretches
 
 
 def _after_retries(
-    play: Play, lives: Sequence[Life], bad: Counter[Fault], used: int, at: float
+    play: Play, lives: Sequence[Life], bad: Mapping[Fault, int], used: int, at: float
 ) -> float:
     """The share of failed picks whose retries fail as well; each is a fresh pick at its own time."""
     if not play.retry_pause:
@@ -202,7 +229,7 @@ def _after_retries(
 
 
 def _reopened(
-    play: Play, used: Sequence[Life], bad: Counter[Fault], begin: float, until: float
+    play: Play, used: Sequence[Life], bad: Mapping[Fault, int], begin: float, until: float
 ) -> list[Stretch]:
     """Where connections are reused, only those fail that have to be opened afresh.
 
@@ -217,18 +244,19 @@ def _reopened(
     return [Stretch(begin, over, share, seconds, life.late) for life in stopped]
 
 
-def _faults(used: Sequence[Life], at: float) -> tuple[Counter[Fault], Counter[Fault]]:
+def _faults(used: Sequence[Life], at: float) -> tuple[dict[Fault, int], dict[Fault, int]]:
     """How many of these fail requests sent now: as they are reached, and only afterwards."""
-    bad, broken = Counter[Fault](), Counter[Fault]()
+    bad: dict[Fault, int] = {}
+    broken: dict[Fault, int] = {}
     for life in used:
         if at < life.listens_from:
-            bad[Fault.NOT_YET] += 1
+            bad[Fault.NOT_YET] = bad.get(Fault.NOT_YET, 0) + 1
         elif at < life.serves_from:
-            broken[Fault.LYING] += 1
+            broken[Fault.LYING] = broken.get(Fault.LYING, 0) + 1
         elif at >= life.serves_until:
-            bad[life.late] += 1
+            bad[life.late] = bad.get(life.late, 0) + 1
         elif at >= life.lost_from:
-            broken[life.drop] += 1
+            broken[life.drop] = broken.get(life.drop, 0) + 1
     return bad, broken
 
 
