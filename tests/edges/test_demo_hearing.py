@@ -3,11 +3,13 @@
 import asyncio
 from typing import Any, cast
 
+import pytest
 from tests.core.test_demo_telling import EVENT
 from tests.edges.test_demo_mirror import FakeApi
 
 from upstream_guard.kube.client import ApiError, KubeClient
 from upstream_guard.lab.demo.hearing import Hearing
+from upstream_guard.lab.model import LabError
 
 Json = dict[str, Any]
 
@@ -46,3 +48,13 @@ async def test_a_broken_watch_tells_nothing_twice(until: Any) -> None:
         await until(lambda: len(hearing.told) == 2)
         await asyncio.sleep(0)
         assert len(hearing.told) == 2
+
+
+async def test_it_waits_to_be_told_and_not_for_ever() -> None:
+    api = FakeApi()
+    async with Hearing(cast("KubeClient", api), "prod", "shop") as hearing:
+        with pytest.raises(LabError, match="to tell of a window of shop"):
+            await hearing.until_told(0.05)
+        api.events.put_nowait(("ADDED", event("a", 2)))
+        await hearing.until_told(5)
+        assert len(hearing.told) == 1

@@ -233,6 +233,21 @@ async def test_it_is_closed_when_the_last_old_pod_is_gone(calm, until):
     assert 'upstream_guard_predictions_open{guard="shop",namespace="prod"} 0.0' in text
 
 
+async def test_a_rollout_that_began_under_no_controller_is_told_by_the_next(cluster, until):
+    cluster.fill(generation=2, image="shop:2", status={"updatedReplicas": 1, "replicas": 4})
+    await until(cluster.events)
+    assert [e["action"] for e in cluster.events()] == ["PredictRollout"]
+    await until(lambda: cluster.changes() == {("rollout", "deployment/shop")})
+
+
+async def test_a_rollout_that_has_stalled_is_not_told_again_by_each_controller(cluster, until):
+    stalled = [{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}]
+    status = {"updatedReplicas": 1, "replicas": 4, "conditions": stalled}
+    cluster.fill(generation=2, image="shop:2", status=status)
+    await until(lambda: cluster.events("RisksFound"))
+    assert cluster.events() == []
+
+
 async def test_it_is_scored_when_it_is_over(calm, until, monkeypatch):
     scoring = calm.app.scoring
     monkeypatch.setattr(scoring, "_clock", lambda: math.inf)

@@ -4,7 +4,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -31,6 +31,7 @@ from upstream_guard.core.predict.live import (
     begin,
     deadline,
     is_over,
+    under_way,
 )
 from upstream_guard.core.predict.review import review
 from upstream_guard.core.predict.score import Prediction
@@ -251,6 +252,8 @@ class Predictions:
             risks=parse_risks(entry.status),
         )
         self._memories[entry.ref] = memory
+        known = [change.begun for change in memory.open.values()]
+        self._begin(entry.ref, memory, under_way(memory.sight, known, self._clock()))
         return memory
 
     def _look_again(self, memory: _Memory, situation: Situation, gather: Gatherer) -> None:
@@ -265,12 +268,15 @@ class Predictions:
             if is_over(known.begun, sight, now):
                 del memory.open[key]
                 self._score(ref, known, now)
-        for begun in begin(memory.sight, sight, ongoing, now):
+        self._begin(ref, memory, begin(memory.sight, sight, ongoing, now))
+        memory.sight = sight
+        self._scoring.ongoing(ref, memory.since)
+
+    def _begin(self, ref: ObjectRef, memory: _Memory, found: Iterable[Begun]) -> None:
+        for begun in found:
             self._take_on(ref, memory, begun)
             self._changes.append((ref, begun))
             self._kick.set()
-        memory.sight = sight
-        self._scoring.ongoing(ref, memory.since)
 
     def _score(self, ref: ObjectRef, known: _Open, now: float) -> None:
         """A change is over. An edit that makes nothing wrong is no change that could open a window."""

@@ -59,7 +59,14 @@ def _sight(obj: Json, parser: Parser, counts: list[int]) -> WorkloadSight | None
         total=total,
         updated=updated,
         available=available,
+        stalled=_stalled(obj.get("status") or _EMPTY),
     )
+
+
+def _stalled(status: Json) -> bool:
+    """The Deployment controller has given up waiting for the rollout (`ProgressDeadlineExceeded`)."""
+    conditions = (c for c in status.get("conditions") or () if isinstance(c, dict))
+    return any(c.get("type") == "Progressing" and c.get("status") == "False" for c in conditions)
 
 
 def _fingerprint(template: Any) -> str:

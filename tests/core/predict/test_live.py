@@ -18,6 +18,7 @@ from upstream_guard.core.predict.live import (
     begin,
     deadline,
     is_over,
+    under_way,
 )
 from upstream_guard.core.predict.state import (
     Change,
@@ -343,3 +344,36 @@ def test_any_two_looks_give_each_change_once_and_none_twice(before, after) -> No
     assert begin(after, after, found, NOW) == ()
     for one in found:
         assert is_over(one, after, deadline(one))
+
+
+HALFWAY = workload(generation=2, observed=2, total=4, updated=2, available=3)
+
+
+def test_a_rollout_that_began_while_nobody_looked_is_told_by_the_first_look() -> None:
+    seen = replace(CALM, workloads=(HALFWAY,))
+    (begun,) = under_way(seen, (), NOW)
+    assert (begun.change.kind, begun.subject, begun.at) == (ChangeKind.ROLLOUT, TEXT, NOW)
+    assert under_way(seen, (begun,), NOW + 1) == ()
+    assert begin(seen, seen, (begun,), NOW + 1) == ()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"updated": 4},
+        {"stalled": True},
+        {"paused": True},
+        {"strategy": Strategy(StrategyKind.ON_DELETE)},
+        {"total": 0, "updated": 0, "observed": 0},
+    ],
+)
+def test_what_is_settled_new_stalled_or_not_to_roll_is_no_change(changes) -> None:
+    assert under_way(CALM, (), NOW) == ()
+    assert under_way(replace(CALM, workloads=(replace(HALFWAY, **_flat(changes)),)), (), NOW) == ()
+
+
+def _flat(changes):
+    strategy = changes.get("strategy")
+    if strategy is None:
+        return changes
+    return {"workload": replace(HALFWAY.workload, strategy=strategy)}

@@ -44,6 +44,7 @@ class WorkloadSight:
         total: Pods that are not terminating, as the controller counts them.
         updated: Of those, with the latest template.
         available: Of those, ready for `minReadySeconds`.
+        stalled: A Deployment whose rollout has made no progress for `progressDeadlineSeconds`.
     """
 
     workload: Workload
@@ -55,6 +56,7 @@ class WorkloadSight:
     total: int = 0
     updated: int = 0
     available: int = 0
+    stalled: bool = False
 
     @property
     def text(self) -> str:
@@ -194,6 +196,26 @@ def begin(
     if before.written != after.written:
         found.append(Begun(Change(ChangeKind.EDIT), f"service/{after.service.name}", now))
     return tuple(found)
+
+
+def under_way(sight: Sight, known: Iterable[Begun], now: float) -> tuple[Begun, ...]:
+    """The rollouts that are seen by a first look: they began while nobody looked.
+
+    That is so after a controller was lost: its successor tells of them late rather than never. Those that
+    it had told of are in the status; one that has stalled is a state, and no change that begins.
+
+    Args:
+        sight: The first look.
+        known: Changes that an earlier controller told of.
+        now: Unix seconds.
+    """
+    told = {begun.key for begun in known}
+    found = (
+        Begun(Change(ChangeKind.ROLLOUT), workload.text, now)
+        for workload in sight.workloads
+        if workload.rolling and not workload.stalled and workload.updated < workload.total
+    )
+    return tuple(begun for begun in found if begun.key not in told)
 
 
 def is_over(begun: Begun, sight: Sight, now: float) -> bool:

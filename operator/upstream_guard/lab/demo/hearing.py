@@ -33,6 +33,18 @@ class Hearing:
         """So far, in the order in which they were seen."""
         return tuple(self._told)
 
+    async def until_told(self, seconds: float) -> None:
+        """Wait until something was told.
+
+        Args:
+            seconds: how long at most.
+
+        Raises:
+            LabError: nothing was.
+        """
+        what = f"the operator to tell of a window of {self._guard}"
+        await self._mirror.until(lambda _: bool(self._told), what, seconds)
+
     async def __aenter__(self) -> Self:
         await self._mirror.__aenter__()
         self._old = False
