@@ -127,7 +127,12 @@ def test_shortest_guard_gets_every_default(server) -> None:
     assert json.loads(result.out)["spec"] == {
         "targetRef": {"group": "", "kind": "Service", "name": "shop"},
         "probe": {"interval": "500ms", "failureThreshold": 2, "successThreshold": 2},
-        "upstreamList": {"mode": "Enforce", "minHealthyPercent": 50, "admitTimeout": "30s"},
+        "upstreamList": {
+            "mode": "Enforce",
+            "minHealthyPercent": 50,
+            "admitTimeout": "30s",
+            "admitVia": "Endpoint",
+        },
         "drain": {
             "mode": "Enforce",
             "preStop": "Auto",

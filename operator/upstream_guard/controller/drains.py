@@ -7,6 +7,7 @@ from typing import Any
 from upstream_guard.controller.guards import GuardBook
 from upstream_guard.controller.stops import StopBook
 from upstream_guard.core.acceptance import in_force
+from upstream_guard.core.attach import old_pods_cover_attach
 from upstream_guard.core.injection import Injection, InjectionRequest, inject
 from upstream_guard.core.model import DrainMode, Guard, ListMode, Service
 from upstream_guard.core.tuning import DrainAdvice, GatewayFacts, advise_drain
@@ -60,7 +61,8 @@ class DrainAdvisor:
         # Clients inside the cluster need not be known to anybody, and kube-proxy is slower than some
         # gateways: a second more of sleep is cheaper than their errors.
         clusterable = service.cluster_ip not in {"", "None"}
-        advice = advise_drain(guard.drain, gateways, cluster_ip_clients=clusterable)
+        covering = old_pods_cover_attach(guard.upstream_list, gateways)
+        advice = advise_drain(guard.drain, covering, cluster_ip_clients=clusterable)
         return replace(advice, app=self.stops.found(guard.ref))
 
     def inject(self, namespace: str, pod: Mapping[str, Any]) -> Injection:

@@ -41,6 +41,15 @@ class PathMatch(StrEnum):
     """A regular expression, or the product's own kind of pattern: no path follows from it."""
 
 
+class AdmitVia(StrEnum):
+    """When a new pod counts as serving, so that old ones may stop."""
+
+    ENDPOINT = "Endpoint"
+    """When it answers."""
+    GATEWAY = "Gateway"
+    """When the gateways send requests to it; see docs/decisions/0022-admit-via.md."""
+
+
 class DrainMode(StrEnum):
     """What the operator may do to preStop and grace period."""
 
@@ -104,6 +113,7 @@ class UpstreamListPolicy:
     mode: ListMode = ListMode.ENFORCE
     min_healthy_percent: int = 50
     admit_timeout: float = 30.0
+    admit_via: AdmitVia = AdmitVia.ENDPOINT
 
 
 @dataclass(frozen=True, slots=True)

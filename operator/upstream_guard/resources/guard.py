@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from upstream_guard.core.model import (
     DEFAULT_CERTIFICATE_WARNING,
+    AdmitVia,
     DetectionPolicy,
     DrainMode,
     DrainPolicy,
@@ -99,6 +100,7 @@ class _UpstreamList(Strict):
     mode: Annotated[ListMode, Field(strict=False)] = ListMode.ENFORCE
     min_healthy_percent: Annotated[int, Field(ge=1, le=100)] = 50
     admit_timeout: Annotated[float, duration("1s", "10m")] = 30.0
+    admit_via: Annotated[AdmitVia, Field(strict=False)] = AdmitVia.ENDPOINT
 
 
 class _Drain(Strict):
@@ -175,6 +177,7 @@ def parse_guard(body: object) -> Guard:
             spec.upstream_list.mode,
             spec.upstream_list.min_healthy_percent,
             spec.upstream_list.admit_timeout,
+            spec.upstream_list.admit_via,
         ),
         drain=DrainPolicy(
             spec.drain.mode, spec.drain.pre_stop, spec.drain.grace_period, spec.drain.max_pre_stop
