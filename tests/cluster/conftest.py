@@ -16,7 +16,7 @@ from upstream_guard.lab.model import (
 )
 from upstream_guard.lab.report import QuietReporter, RichReporter
 
-NODES = 2
+NODES = 3
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -38,7 +38,7 @@ def no_lab() -> Iterator[LocalProvider]:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """The local lab with two nodes; one that is up already is used, and then left as it was."""
+    """The local lab with three nodes; one that is up already is used, and then left as it was."""
     state_dir = default_state_dir()
     provider = LocalProvider(state_dir)
     found = provider.detect()

@@ -138,6 +138,7 @@ def test_shortest_guard_gets_every_default(server) -> None:
             "preStop": "Auto",
             "gracePeriod": "Auto",
             "maxPreStop": "60s",
+            "surgeBeforeEvict": False,
         },
         "detection": {
             "minRequests": 1,

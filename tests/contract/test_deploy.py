@@ -393,3 +393,42 @@ def test_an_installation_for_one_namespace_has_rights_there_only(installed):
             return
         assert time.monotonic() < deadline, f"the policy never came into force: {result}"
         time.sleep(0.1)
+
+
+DEPLOYMENT = {
+    "apiVersion": "apps/v1",
+    "kind": "Deployment",
+    "metadata": {"name": "shop", "namespace": "default"},
+    "spec": {
+        "replicas": 1,
+        "selector": {"matchLabels": {"app": "shop"}},
+        "template": {
+            "metadata": {"labels": {"app": "shop"}},
+            "spec": {"containers": [{"name": "app", "image": "shop:1"}]},
+        },
+    },
+}
+
+
+def test_replicas_may_be_changed_only_where_an_admin_allows_it_and_nothing_else_with_them(
+    installed,
+):
+    installed.apply(DEPLOYMENT)
+    path = "/apis/apps/v1/namespaces/default/deployments/shop"
+    more = {"spec": {"replicas": 2}}
+
+    def patch(where, body):
+        return installed.patch(where, body, MERGE, user=ACCOUNT)
+
+    assert patch(f"{path}/scale", more).code == 403
+    installed.apply(render(installed, "deploy/surge"))
+    try:
+        deadline = time.monotonic() + POLICY_SECONDS
+        while not (result := patch(f"{path}/scale", more)).ok and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert json.loads(result.out)["spec"]["replicas"] == 2
+        stale = {"metadata": {"resourceVersion": "1"}, "spec": {"replicas": 3}}
+        assert patch(f"{path}/scale", stale).code == 409
+        assert patch(path, more).code == 403
+    finally:
+        installed.kubectl("delete", "clusterrole,clusterrolebinding", "upstream-guard-surge")

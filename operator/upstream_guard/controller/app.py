@@ -26,6 +26,7 @@ from upstream_guard.controller.predictions import Predictions
 from upstream_guard.controller.route_probes import RouteProbes
 from upstream_guard.controller.scoring import Scoring
 from upstream_guard.controller.statuses import StatusWriter
+from upstream_guard.controller.surger import Surger
 from upstream_guard.controller.sweep import Sweeper
 from upstream_guard.controller.webhooks import WebhookRunner
 from upstream_guard.core.evidence import RouteSample
@@ -119,7 +120,15 @@ class App:
         self.state = ClusterState(client, self.engine, options.namespace)
         self.drains = DrainAdvisor(self.state, self.book, lambda: self.elector.fresh, minor)
         self.predictions.attach(self.state, injects=options.webhook_port is not None)
-        self.engine.attach(self.state, self.drains, self.predictions, self.routes)
+        surger = Surger(
+            client,
+            self.state,
+            time.time,
+            self._narrator.tell_of,
+            self._statuses.current,
+            self.engine.mark,
+        )
+        self.engine.attach(self.state, self.drains, self.predictions, self.routes, surger)
         self._attach_externals(client)
         self._sweeper = Sweeper(client, self.state, self._recorder, time.time)
         self._webhooks = WebhookRunner(client, options, self.drains, self.book, self.metrics)

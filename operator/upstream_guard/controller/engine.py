@@ -14,6 +14,7 @@ from upstream_guard.controller.guards import GuardBook, GuardEntry
 from upstream_guard.controller.narrator import Narrator
 from upstream_guard.controller.predictions import Predictions
 from upstream_guard.controller.route_probes import RouteProbes
+from upstream_guard.controller.surger import Surger
 from upstream_guard.controller.timing import SliceTimer
 from upstream_guard.core.acceptance import Acceptance, in_force, judge
 from upstream_guard.core.admission import Decision, Member, Outcome, Scene, View, decide
@@ -74,6 +75,7 @@ class Engine:
         self._predictions: Predictions | None = None
         self._routes: RouteProbes | None = None
         self._externals: Externals | None = None
+        self._surger: Surger | None = None
         self._unresolved: dict[ObjectRef, str] = {}
         self._active = False
         self._dirty: set[ObjectRef] = set()
@@ -87,6 +89,7 @@ class Engine:
         drains: DrainAdvisor,
         predictions: Predictions,
         routes: RouteProbes | None = None,
+        surger: Surger | None = None,
     ) -> None:
         """Wire it.
 
@@ -95,11 +98,13 @@ class Engine:
             drains: Knows gateways.
             predictions: Predicts.
             routes: Asks through gateways; None asks nothing.
+            surger: Adds replicas for drains; None adds none.
         """
         self._state = state
         self._drains = drains
         self._predictions = predictions
         self._routes = routes
+        self._surger = surger
 
     def attach_externals(self, externals: Externals) -> None:
         """Say who decides over guards with external upstreams."""
@@ -127,6 +132,8 @@ class Engine:
         self._writer.abandon()
         if self._externals is not None:
             self._externals.abandon()
+        if self._surger is not None:
+            self._surger.abandon()
 
     # What changes call.
 
@@ -209,6 +216,8 @@ class Engine:
         """A guard is gone: its pods go free at once, and a rival may come into force."""
         self.tracker.drop(entry.ref)
         self._forget_stops(entry.ref)
+        if self._surger is not None and self._active:
+            self._surger.forget(entry)
         self._narrator.forget(entry)
         self._forget_beside(entry.ref)
         self._drop_external(entry.ref)
@@ -432,6 +441,7 @@ class Engine:
         )
         outlook = self._predictions.look(entry, situation)
         routes = self._ask_routes(guard, service, state)
+        surge = self._surger.consider(entry, situation) if self._surger else None
         self._narrator.decided(
             entry,
             replace(
@@ -439,6 +449,7 @@ class Engine:
                 predictions=outlook.predictions,
                 risks=outlook.risks,
                 routes=routes,
+                surge=surge,
             ),
         )
 

@@ -23,6 +23,7 @@ from upstream_guard.core.status import (
     RiskStatus,
     RouteStatus,
 )
+from upstream_guard.core.surge import SurgeRecord
 from upstream_guard.core.tuning import DrainAdvice, GatewayFacts, recommended_patch
 
 
@@ -46,6 +47,7 @@ class Situation:
         sleep_supported: The API server knows the `sleep` hook.
         predictions: Windows predicted of changes that are not over.
         risks: What waits for the next change, worst first.
+        surge: A replica that was added for a drain.
         routes: What is asked through the gateways.
     """
 
@@ -64,6 +66,7 @@ class Situation:
     sleep_supported: bool = True
     predictions: tuple[PredictionStatus, ...] = ()
     risks: tuple[RiskStatus, ...] = ()
+    surge: SurgeRecord | None = None
     routes: tuple[RouteStatus, ...] = ()
 
     @property
@@ -349,7 +352,8 @@ def _drain(situation: Situation) -> DrainStatus:
     # What the webhook did not lengthen is the pods' own; where they differ, nothing is said.
     own = {int(p.grace_period) for p in situation.live if not p.pre_stop}
     own_grace = own.pop() if len(own) == 1 else None
-    return DrainStatus(mode, situation.advice, own_grace, recommendation(situation))
+    patch = recommendation(situation)
+    return DrainStatus(mode, situation.advice, own_grace, patch, situation.surge)
 
 
 def recommendation(situation: Situation) -> str:

@@ -124,6 +124,7 @@ class DrainPolicy:
     pre_stop: float | None = None
     grace_period: float | None = None
     max_pre_stop: float = 60.0
+    surge_before_evict: bool = False
 
 
 @dataclass(frozen=True, slots=True)

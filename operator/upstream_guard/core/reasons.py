@@ -88,6 +88,9 @@ class Reason(StrEnum):
     APP_IGNORES_SIGTERM = "AppIgnoresSigterm"
     APP_ENDS_AT_ONCE = "AppEndsAtOnce"
     APP_DRAINS = "AppDrains"
+    REPLICA_ADDED = "ReplicaAdded"
+    REPLICA_PUT_BACK = "ReplicaPutBack"
+    SURGE_SKIPPED = "SurgeSkipped"
     STANDBY_RELEASED = "StandbyReleased"
     WINDOW_PREDICTED = "WindowPredicted"
     RISKS_FOUND = "RisksFound"
@@ -352,6 +355,18 @@ REASONS: Final[Mapping[Reason, ReasonInfo]] = MappingProxyType(
         ),
         Reason.APP_DRAINS: _normal(
             "The pods take some time to end after SIGTERM; `gracePeriod: Auto` leaves them that time."
+        ),
+        Reason.REPLICA_ADDED: _normal(
+            "`drain.surgeBeforeEvict`: a Deployment gets one replica more, because a node is drained that has "
+            "its last serving pod, or one that its PodDisruptionBudget does not let go."
+        ),
+        Reason.REPLICA_PUT_BACK: _normal(
+            "The drain is over, and the Deployment has the replicas again that it had before."
+        ),
+        Reason.SURGE_SKIPPED: _warning(
+            "`drain.surgeBeforeEvict`: no replica is added for a drain, or the one that was is left to "
+            "somebody else; the message says why.",
+            "Do what the message says, or move the pod by hand before the drain.",
         ),
         Reason.STANDBY_RELEASED: _warning(
             "No controller renewed the Lease for 30 s, so the standby opened the gates of pods whose "

@@ -15,6 +15,7 @@ from upstream_guard.core.predict.state import ChangeKind
 from upstream_guard.core.predict.window import Severity
 from upstream_guard.core.reasons import ConditionType, Reason
 from upstream_guard.core.resolution import UpstreamState
+from upstream_guard.core.surge import SurgeRecord
 from upstream_guard.core.tuning import DrainAdvice, Evidence, GatewayFacts
 
 MAX_PREDICTIONS: Final = 10
@@ -105,12 +106,14 @@ class DrainStatus:
         advice: The settings.
         own_grace: The pods' own grace period where all have the same, seconds.
         patch: With `Recommend`, the patch for the workload as JSON; else empty.
+        surge: A replica that was added for a drain; None where none was.
     """
 
     mode: DrainMode
     advice: DrainAdvice
     own_grace: int | None = None
     patch: str = ""
+    surge: SurgeRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,6 +108,7 @@ class _Drain(Strict):
     pre_stop: Annotated[float | None, duration_or_auto("0s", "10m")] = None
     grace_period: Annotated[float | None, duration_or_auto("1s", "1h")] = None
     max_pre_stop: Annotated[float, duration("1s", "10m")] = 60.0
+    surge_before_evict: bool = False
 
 
 class _RouteProbe(Strict):
@@ -180,7 +181,11 @@ def parse_guard(body: object) -> Guard:
             spec.upstream_list.admit_via,
         ),
         drain=DrainPolicy(
-            spec.drain.mode, spec.drain.pre_stop, spec.drain.grace_period, spec.drain.max_pre_stop
+            spec.drain.mode,
+            spec.drain.pre_stop,
+            spec.drain.grace_period,
+            spec.drain.max_pre_stop,
+            spec.drain.surge_before_evict,
         ),
         detection=_detection(spec.detection),
         upstreams=tuple(_upstream(upstream) for upstream in spec.upstreams or ()),

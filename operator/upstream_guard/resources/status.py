@@ -29,6 +29,7 @@ from upstream_guard.core.status import (
     merge_conditions,
     worst_first,
 )
+from upstream_guard.core.surge import SurgeRecord
 from upstream_guard.core.tuning import Evidence, GatewayFacts
 from upstream_guard.resources.kube_objects import parse_time
 
@@ -110,6 +111,21 @@ def parse_app_shutdown(status: object) -> AppShutdown | None:
     samples, killed = _number(raw, "samples"), _number(raw, "killed")
     seconds = (float(_number(raw, key)) for key in ("drainSeconds", "givenSeconds"))
     return AppShutdown(ending, samples, killed, *seconds)
+
+
+def parse_surge(status: object) -> SurgeRecord | None:
+    """The replica that a guard's status remembers; None where it remembers none."""
+    drain = status.get("drain") if isinstance(status, Mapping) else None
+    raw = drain.get("surge") if isinstance(drain, Mapping) else None
+    if not isinstance(raw, Mapping) or not _number(raw, "from"):
+        return None
+    return SurgeRecord(
+        _text(raw, "workload"),
+        _text(raw, "node"),
+        _number(raw, "from"),
+        parse_time(_text(raw, "since")),
+        added=raw.get("added") is True,
+    )
 
 
 def format_instant(seconds: float) -> str:
@@ -235,11 +251,23 @@ def _drain(drain: DrainStatus) -> dict[str, Any]:
     }
     if drain.own_grace is not None:
         body["gracePeriodSeconds"] = advice.grace_for(drain.own_grace)
+    if drain.surge is not None:
+        body["surge"] = _surge(drain.surge)
     if advice.app is not None:
         body["app"] = _app_shutdown(advice.app)
     if drain.patch and len(drain.patch) <= _MAX_PATCH:
         body["patch"] = drain.patch
     return body
+
+
+def _surge(record: SurgeRecord) -> dict[str, Any]:
+    return {
+        "workload": record.workload,
+        "node": record.node,
+        "from": record.base,
+        "since": format_time(record.since),
+        "added": record.added,
+    }
 
 
 def _app_shutdown(app: AppShutdown) -> dict[str, Any]:
