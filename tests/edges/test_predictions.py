@@ -283,6 +283,20 @@ async def test_a_scale_in_is_told_at_the_replica_count(calm, until):
     assert calm.changes() == {("scale-in", "deployment/shop")}
 
 
+async def test_a_rate_that_is_observed_counts_and_an_assumed_one_does_not(calm, until):
+    calm.app.predictions.observe_rate(lambda ref: 200.0 if ref == SHOP else None)
+    calm.deploy(replicas=1, generation=2, status={"observedGeneration": 1, "replicas": 3})
+    await until(lambda: calm.changes() == {("scale-in", "deployment/shop")})
+    busy = sum(p["lostRequests"] for p in calm.wanted["predictions"])
+    calm.app.predictions.observe_rate(lambda ref: None)
+    calm.deploy(replicas=3, generation=3)
+    await until(lambda: not calm.changes())
+    calm.deploy(replicas=1, generation=4, status={"observedGeneration": 3, "replicas": 3})
+    await until(lambda: calm.changes() == {("scale-in", "deployment/shop")})
+    assumed = sum(p["lostRequests"] for p in calm.wanted["predictions"])
+    assert busy == pytest.approx(20 * assumed, rel=0.15)
+
+
 async def test_a_drain_is_told_at_the_cordon_and_over_with_the_uncordon(calm, until):
     calm.turn("n1", cordoned=True)
     await until(calm.events)

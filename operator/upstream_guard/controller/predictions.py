@@ -56,6 +56,8 @@ LOST_NODE: Final = Estimate(
     "the node controller marks all pods of a node not ready as soon as it gives the node up",
 )
 """From a node's NotReady, which comes some 40 s after its last sign of life, to the EndpointSlices."""
+LEAST_RATE: Final = 0.1
+"""Requests a second that are reckoned with where fewer are observed: more may come."""
 AFTERMATH: Final = 2.0
 """Seconds after a change, or after the last window expected of it, in which a window is still its own:
 the gateway learns of its last step later than we do."""
@@ -141,6 +143,8 @@ class Foretold:
 
 Tell = Callable[[Foretold], None]
 """Tells users of a change."""
+Rate = Callable[[ObjectRef], float | None]
+"""Requests a second to a guard's Service, as they are observed; None where nobody counts them."""
 
 
 class Predictions:
@@ -176,6 +180,7 @@ class Predictions:
         self._touched = touched
         self._scoring = scoring
         self._gather: Gatherer | None = None
+        self._rate: Rate = _unknown_rate
         self._memories: dict[ObjectRef, _Memory] = {}
         self._changes: deque[tuple[ObjectRef, Begun]] = deque()
         self._reviews: dict[ObjectRef, None] = {}
@@ -186,6 +191,10 @@ class Predictions:
     def attach(self, state: ClusterState, *, injects: bool) -> None:
         """Say where the cluster's state is, and whether our webhook makes the new pods' gates."""
         self._gather = Gatherer(state, injects=injects)
+
+    def observe_rate(self, rate: Rate) -> None:
+        """Say who knows how many requests a second there are; until then a rate is assumed."""
+        self._rate = rate
 
     def look(self, entry: GuardEntry, situation: Situation) -> Outlook:
         """Look at a guarded Service: what begins, what is over, what has to be reviewed."""
@@ -376,7 +385,12 @@ class Predictions:
 
     def _facts(self, ref: ObjectRef, change: Change | None = None) -> Facts:
         facts = Facts(app=AppFacts(start=self.starts.estimate(ref)))
-        if change is None or change.kind is not ChangeKind.NODE_LOSS:
+        if change is None:
+            return facts  # standing risks must not change with every request
+        rate = self._rate(ref)
+        if rate is not None:
+            facts = replace(facts, rate=max(LEAST_RATE, rate), rate_evidence=Evidence.MEASURED)
+        if change.kind is not ChangeKind.NODE_LOSS:
             return facts
         return replace(facts, platform=replace(facts.platform, node_delist=LOST_NODE))
 
@@ -424,6 +438,11 @@ class Predictions:
 def _models(memory: _Memory) -> tuple[Gateway, ...]:
     """The gateways in front; where none is known, whoever it is goes through the ClusterIP."""
     return tuple(model_of(facts) for facts in memory.gateways or (CLUSTER_IP,))
+
+
+def _unknown_rate(ref: ObjectRef) -> float | None:
+    del ref
+    return None
 
 
 def _ended(prediction: Prediction, now: float) -> Prediction:
