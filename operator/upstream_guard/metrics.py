@@ -3,6 +3,8 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 GUARD = ("namespace", "guard")
+GATEWAY = ("kind", "gateway")
+"""What names a gateway: IngressClass, Gateway, GatewayProfile or ClusterIP, and its name."""
 
 FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 """Seconds; for what should be quick and must not be slow."""
@@ -176,6 +178,40 @@ class Metrics:
             "upstream_guard_upstream_certificate_expiry_timestamp_seconds",
             "When the certificate of an external upstream ends (the earliest of its addresses), Unix time.",
             (*GUARD, "upstream"),
+            registry=reg,
+        )
+        self.gateway_detach = Gauge(
+            "upstream_guard_gateway_detach_seconds",
+            "From the API write that takes an endpoint away, right after another endpoint change, to the "
+            "last request that the gateway sends to it, as the canary measured; by connections (new, "
+            "kept-alive) and quantile (0.5, 0.9, 0.99, 1).",
+            (*GATEWAY, "connections", "quantile"),
+            registry=reg,
+        )
+        self.gateway_attach = Gauge(
+            "upstream_guard_gateway_attach_seconds",
+            "From the API write that adds an endpoint to the first request that the gateway sends to it, "
+            "as the canary measured; by quantile (0.5, 0.9, 0.99, 1).",
+            (*GATEWAY, "quantile"),
+            registry=reg,
+        )
+        self.canary_samples = Gauge(
+            "upstream_guard_canary_samples",
+            "Detaches that the measured quantiles rest on, at most 300.",
+            GATEWAY,
+            registry=reg,
+        )
+        self.canary_requests = Counter(
+            "upstream_guard_canary_requests",
+            "Requests of the canary through a gateway by result: ok, foreign (somebody else answered), failed.",
+            (*GATEWAY, "result"),
+            registry=reg,
+        )
+        self.canary_toggles = Counter(
+            "upstream_guard_canary_toggles",
+            "Toggles of the canary by result: done, unreachable (nothing was changed), refused (by the API "
+            "server).",
+            (*GATEWAY, "result"),
             registry=reg,
         )
         self.api_writes = Counter(

@@ -288,6 +288,15 @@ ALLOWED = [
     ("get", f"secrets/{WEBHOOK_SECRET}", "-n", OPERATOR_NAMESPACE),
     ("update", f"secrets/{WEBHOOK_SECRET}", "-n", OPERATOR_NAMESPACE),
     *(
+        (verb, resource, "-n", OPERATOR_NAMESPACE)
+        for verb in ("create", "patch", "delete")
+        for resource in (
+            "services",
+            "endpointslices.discovery.k8s.io",
+            "ingresses.networking.k8s.io",
+        )
+    ),
+    *(
         (verb, f"{kind}webhookconfigurations.admissionregistration.k8s.io/{WEBHOOK_CONFIGURATION}")
         for verb in ("get", "update")
         for kind in ("mutating", "validating")
@@ -305,6 +314,7 @@ REFUSED = [
     *((verb, "services", "-n", "default") for verb in ("create", "patch", "delete")),
     ("update", "endpointslices.discovery.k8s.io", "-n", "default"),
     ("deletecollection", "endpointslices.discovery.k8s.io", "-n", "default"),
+    *((v, "ingresses.networking.k8s.io", "-n", "default") for v in ("create", "patch")),
     ("patch", "deployments.apps", "-n", "default"),
     ("patch", "upstreamguards.upstreamguard.io", "-n", "default"),
     ("get", "secrets", "-n", OPERATOR_NAMESPACE),

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from upstream_guard.controller.uninstall import RELEASE_REASON, closed_gates
+from upstream_guard.core.canary import CanaryPlan, Endpoint
 from upstream_guard.core.names import GATE, LEASE, OPERATOR_NAMESPACE, WEBHOOK_SECRET
+from upstream_guard.core.tuning import GatewayKind
+from upstream_guard.resources.canary import canary_route, canary_service, canary_slice
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 60
@@ -18,7 +21,9 @@ KINDS = (
     "crd,clusterrole,clusterrolebinding,validatingadmissionpolicy,validatingadmissionpolicybinding,"
     "mutatingwebhookconfiguration,validatingwebhookconfiguration"
 )
-OWN_KINDS = "deployment,service,role,rolebinding,serviceaccount,pdb,lease,secret"
+OWN_KINDS = (
+    "deployment,service,endpointslice,ingress,role,rolebinding,serviceaccount,pdb,lease,secret"
+)
 
 
 def uninstall(server, *args):
@@ -84,6 +89,7 @@ def installed(own_apiserver):
     assert server.kubectl("delete", "pod", "leaving", "-n", "shop", "--wait=false").ok
     server.apply(guard())
     put_external_slice(server)
+    apply_canary(server)
     space = {"namespace": OPERATOR_NAMESPACE}
     server.apply(
         {
@@ -142,6 +148,17 @@ def listed(server):
     found = json.loads(server.kubectl("get", *name).out)
     ready = {e["addresses"][0]: e["conditions"]["ready"] for e in found["endpoints"]}
     return len(found["metadata"].get("ownerReferences", ())), ready
+
+
+def apply_canary(server):
+    """What the operator may have left behind while it measured."""
+    plan = CanaryPlan(GatewayKind.INGRESS_CLASS, "contour", "canary.upstream-guard.invalid")
+    server.apply(canary_service(plan, OPERATOR_NAMESPACE))
+    shown = server.kubectl("get", "service", plan.service, "-n", OPERATOR_NAMESPACE, "-o", "json")
+    service = json.loads(shown.out)
+    for endpoint in Endpoint:
+        server.apply(canary_slice(service, endpoint, "198.18.0.9", 18001, None))
+    server.apply(canary_route(plan, service))
 
 
 def guard():
@@ -221,6 +238,7 @@ def test_from_rehearsal_to_nothing_left(installed, namespace_controller):
     )
     assert ready.out == "False", "the other conditions are the kubelet's"
     assert ours(server, KINDS) == []
+    assert ours(server, OWN_KINDS, "-n", OPERATOR_NAMESPACE) == []
     assert not server.kubectl("get", "namespace", OPERATOR_NAMESPACE).ok
     assert server.kubectl("get", "namespace", "shop").ok
     assert listed(server) == (0, {"203.0.113.1": True, "203.0.113.2": True})

@@ -103,6 +103,20 @@ def each(parse: Callable[[str], T]) -> Callable[[click.Context, click.Parameter,
     help="Ask this server for external upstreams (default: those of /etc/resolv.conf). Repeatable.",
 )
 @click.option(
+    "--canary-address",
+    envvar="POD_IP",
+    default="",
+    help="IP address at which gateways reach this process (default: --webhook-host).",
+)
+@click.option(
+    "--canary-port",
+    type=click.IntRange(0, 65534),
+    default=0,
+    show_default=True,
+    help="First of the two ports that gateways are measured with; 0 picks two.",
+)
+@click.option("--no-canary", is_flag=True, help="Measure no gateway: built-in numbers are used.")
+@click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
@@ -123,6 +137,9 @@ def command(  # one parameter per flag
     allow_upstream_ranges: tuple[Network, ...],
     cluster_ranges: tuple[Network, ...],
     dns_server: tuple[tuple[str, int], ...],
+    canary_address: str,
+    canary_port: int,
+    no_canary: bool,
     log_level: str,
 ) -> None:
     """Run the operator, in or out of the cluster.
@@ -154,6 +171,9 @@ def command(  # one parameter per flag
             tuple(str(network) for network in cluster_ranges),
         ),
         dns_servers=dns_server,
+        canary=not no_canary,
+        canary_address=canary_address,
+        canary_port=canary_port,
     )
     if is_out_of_reach(options, os.environ):
         logging.getLogger(__name__).warning(OUT_OF_REACH)

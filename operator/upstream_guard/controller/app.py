@@ -14,6 +14,8 @@ from typing import Any
 import kopf
 from kubernetes.aio.client import Configuration
 
+from upstream_guard.controller.canary import CanaryOptions, CanaryRunner
+from upstream_guard.controller.canary_ways import reachable_address
 from upstream_guard.controller.drains import DrainAdvisor
 from upstream_guard.controller.engine import Engine
 from upstream_guard.controller.external import ExternalOptions, Externals
@@ -21,6 +23,7 @@ from upstream_guard.controller.external_news import ExternalNews
 from upstream_guard.controller.guards import GuardBook
 from upstream_guard.controller.handlers import make_registry, make_settings
 from upstream_guard.controller.http import StatusServer
+from upstream_guard.controller.measurements import Measurements
 from upstream_guard.controller.narrator import Narrator
 from upstream_guard.controller.predictions import Predictions
 from upstream_guard.controller.route_probes import RouteProbes
@@ -51,6 +54,7 @@ logger = logging.getLogger(__name__)
 
 LAG_PERIOD = 0.1
 PREDICT_AGAIN_SECONDS = 1.0
+CANARY_AGAIN_SECONDS = 30.0
 SETTLE_SECONDS = 3.0
 """What writes under way, and then events, may take at the end of the process."""
 UNHEALTHY_LAG_SECONDS = 10.0
@@ -73,6 +77,9 @@ class Options:
         bind: Address to listen on; empty means all.
         external: What external upstreams are possible.
         dns_servers: Who is asked for them; empty means those of /etc/resolv.conf.
+        canary: Whether gateways are measured.
+        canary_address: Address by which gateways reach us; empty means `webhook_host`.
+        canary_port: For the canary's endpoint `a`, and the next one for `b`; 0 picks two.
     """
 
     kubeconfig: str | None = None
@@ -86,6 +93,9 @@ class Options:
     bind: str = ""
     external: ExternalOptions = field(default_factory=ExternalOptions)
     dns_servers: tuple[tuple[str, int], ...] = ()
+    canary: bool = True
+    canary_address: str = ""
+    canary_port: int = 0
 
 
 class App:
@@ -118,7 +128,10 @@ class App:
             self.metrics, self.predictions.changing, _unheard, self.engine.mark
         )
         self.state = ClusterState(client, self.engine, options.namespace)
-        self.drains = DrainAdvisor(self.state, self.book, lambda: self.elector.fresh, minor)
+        self.measurements = Measurements()
+        self.drains = DrainAdvisor(
+            self.state, self.book, lambda: self.elector.fresh, minor, self.measurements
+        )
         self.predictions.attach(self.state, injects=options.webhook_port is not None)
         surger = Surger(
             client,
@@ -168,6 +181,7 @@ class App:
                 self.engine.guard_removed(before)
         else:
             entry = self.book.put(body)
+            self.measurements.inherit(entry.status)
             if before is None or before.generation != entry.generation or before.uid != entry.uid:
                 self.engine.guard_put(entry, before)
         self._webhooks.namespaces_changed()
@@ -207,6 +221,7 @@ class App:
                 "lead": self._lead(),
                 "lag": self._watch_lag(),
                 "predict": self._predict(),
+                "canary": self._measure(),
                 "kopf": self._run_kopf(),
                 "stop": self._stop.wait(),
             }.items()
@@ -319,6 +334,37 @@ class App:
                 work.cancel()
             logger.error("Route probes failed, and begin again", exc_info=work.exception())
             await asyncio.sleep(PREDICT_AGAIN_SECONDS)
+
+    async def _measure(self) -> None:
+        """Measure gateways in the background, as long as we control; mistakes there stay there."""
+        await self.elector.acquired.wait()
+        await self.state.wait_synced()
+        while self.options.canary:
+            work = asyncio.create_task(self._canary_runner().run(), name="canaries")
+            try:
+                await asyncio.wait([work])
+            finally:
+                work.cancel()
+            logger.error("Measuring gateways failed, will retry", exc_info=work.exception())
+            await asyncio.sleep(CANARY_AGAIN_SECONDS)
+        await self._stop.wait()
+
+    def _canary_runner(self) -> CanaryRunner:
+        options = self.options
+        return CanaryRunner(
+            self._client,
+            self.state,
+            CanaryOptions(
+                namespace=options.operator_namespace,
+                address=reachable_address(options.canary_address or options.webhook_host),
+                bind=options.bind,
+                port=options.canary_port,
+            ),
+            self.measurements,
+            self.metrics,
+            lambda: self.drains.canaries(options.operator_namespace),
+            self.engine.cluster,
+        )
 
     async def _watch_lag(self) -> None:
         loop = asyncio.get_running_loop()

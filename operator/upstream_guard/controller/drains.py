@@ -1,17 +1,28 @@
 """Drain settings of guards, and what the webhook adds to a new pod because of them."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from upstream_guard.controller.guards import GuardBook
+from upstream_guard.controller.measurements import Key, Measurements
 from upstream_guard.controller.stops import StopBook
 from upstream_guard.core.acceptance import in_force
 from upstream_guard.core.attach import old_pods_cover_attach
+from upstream_guard.core.canary import CanaryPlan, Unmeasured
 from upstream_guard.core.injection import Injection, InjectionRequest, inject
 from upstream_guard.core.model import DrainMode, Guard, ListMode, Service
-from upstream_guard.core.tuning import DrainAdvice, GatewayFacts, advise_drain
+from upstream_guard.core.names import OPERATOR_NAMESPACE
+from upstream_guard.core.tuning import (
+    CLUSTER_IP,
+    DrainAdvice,
+    Evidence,
+    GatewayFacts,
+    advise_drain,
+)
 from upstream_guard.gateways import discover
+from upstream_guard.gateways.canary import plan_canary
 from upstream_guard.kube.state import ClusterState
 
 
@@ -24,11 +35,20 @@ class Claim:
     advice: DrainAdvice
 
 
+PAUSE_EVERY = 50
+"""Guards that are looked through at a time, so that probes are not late."""
+
+
 class DrainAdvisor:
     """Finds the gateways of guards and turns them into settings."""
 
     def __init__(
-        self, state: ClusterState, book: GuardBook, controlled: Callable[[], bool], minor: int
+        self,
+        state: ClusterState,
+        book: GuardBook,
+        controlled: Callable[[], bool],
+        minor: int,
+        measurements: Measurements | None = None,
     ) -> None:
         """Wire it.
 
@@ -37,15 +57,49 @@ class DrainAdvisor:
             book: The guards.
             controlled: Whether somebody holds the Lease now.
             minor: Minor version of the API server; the `sleep` hook needs 30.
+            measurements: What is known of gateways by measurement.
         """
         self._state = state
         self._book = book
         self._controlled = controlled
         self.stops = StopBook()
+        self._measurements = measurements or Measurements()
         self.sleep_supported = minor >= 30
 
     def gateways(self, service: Service) -> tuple[GatewayFacts, ...]:
-        """The gateways that lead to a Service."""
+        """The gateways that lead to a Service, with what was measured of them."""
+        return tuple(self._measurements.apply(facts) for facts in self._discover(service))
+
+    def kube_proxy(self, service: Service) -> GatewayFacts | None:
+        """The way through the Service's ClusterIP, where something is told of it by the canary."""
+        facts = self._measurements.apply(CLUSTER_IP)
+        told = facts.measured is not None or facts.canary
+        return facts if told and _has_cluster_ip(service) else None
+
+    async def canaries(
+        self, namespace: str = OPERATOR_NAMESPACE
+    ) -> dict[Key, CanaryPlan | Unmeasured]:
+        """Every gateway that leads to a guarded Service: how it is measured, or why not.
+
+        Args:
+            namespace: Where the canaries' objects are.
+        """
+        found: dict[Key, CanaryPlan | Unmeasured] = {}
+        profiles = tuple(self._book.profiles.values())
+        for number, entry in enumerate(self._book):
+            if number % PAUSE_EVERY == PAUSE_EVERY - 1:
+                await asyncio.sleep(0)
+            service = self._state.service(entry.guard.service_ref) if entry.guard else None
+            if service is None or in_force(service, self._book.of_service(service.ref)) is None:
+                continue
+            gateways = self._discover(service)
+            through = _has_cluster_ip(service) or not gateways
+            for facts in (*gateways, *((CLUSTER_IP,) if through else ())):
+                if (facts.kind, facts.name) not in found:
+                    found[facts.kind, facts.name] = plan_canary(facts, profiles, namespace)
+        return found
+
+    def _discover(self, service: Service) -> tuple[GatewayFacts, ...]:
         return discover(
             service.ref,
             self._state.routes_to(service.ref),
@@ -60,10 +114,23 @@ class DrainAdvisor:
         """The drain settings of a guard's pods, from the Service's `gateways`."""
         # Clients inside the cluster need not be known to anybody, and kube-proxy is slower than some
         # gateways: a second more of sleep is cheaper than their errors.
-        clusterable = service.cluster_ip not in {"", "None"}
         covering = old_pods_cover_attach(guard.upstream_list, gateways)
-        advice = advise_drain(guard.drain, covering, cluster_ip_clients=clusterable)
+        advice = advise_drain(
+            guard.drain,
+            covering,
+            cluster_ip_clients=_has_cluster_ip(service),
+            kube_proxy=self._measurements.apply(CLUSTER_IP),
+            before=self._before(guard),
+        )
         return replace(advice, app=self.stops.found(guard.ref))
+
+    def _before(self, guard: Guard) -> int | None:
+        """The measured preStop that the guard's status says is in force."""
+        entry = self._book.get(guard.ref)
+        drain = (entry.status.get("drain") if entry else None) or {}
+        seconds = drain.get("preStopSeconds")
+        measured = drain.get("evidence") == Evidence.MEASURED
+        return seconds if measured and isinstance(seconds, int) else None
 
     def inject(self, namespace: str, pod: Mapping[str, Any]) -> Injection:
         """What a new pod gets, from all guards in force that select it."""
@@ -96,3 +163,7 @@ class DrainAdvisor:
             grace_period=chosen.advice.grace_period,
             app=chosen.advice.app,
         )
+
+
+def _has_cluster_ip(service: Service) -> bool:
+    return service.cluster_ip not in {"", "None"}

@@ -433,6 +433,7 @@ class Engine:
             listed=state.listed(service.ref),
             gateways=gateways,
             advice=self._drains.advice(guard, service, gateways),
+            kube_proxy=self._drains.kube_proxy(service),
             ports=self.tracker.ports(guard.ref),
             unresolved=self._unresolved.get(guard.ref, ""),
             service_served=self.tracker.service_served(guard.ref),

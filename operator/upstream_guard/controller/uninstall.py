@@ -237,6 +237,7 @@ class Uninstaller:
         return [
             Target("Lease", f"{space}/{LEASE}", lease),
             Target("Secret", f"{space}/{WEBHOOK_SECRET}", f"{core}/secrets/{WEBHOOK_SECRET}"),
+            *await self._canaries(),
             *await self._labelled("Service", f"{core}/services"),
             *await self._labelled(
                 "PodDisruptionBudget", f"/apis/policy/v1/namespaces/{space}/poddisruptionbudgets"
@@ -250,6 +251,20 @@ class Uninstaller:
             ),
             *await self._labelled(
                 "ValidatingAdmissionPolicy", f"{_ADMISSION}/validatingadmissionpolicies"
+            ),
+        ]
+
+    async def _canaries(self) -> list[Target]:
+        """Routes and slices by which gateways were measured; their Services are among the others."""
+        space = self._options.namespace
+        routes = "/apis/gateway.networking.k8s.io/v1/namespaces"
+        return [
+            *await self._labelled("HTTPRoute", f"{routes}/{space}/httproutes"),
+            *await self._labelled(
+                "Ingress", f"/apis/networking.k8s.io/v1/namespaces/{space}/ingresses"
+            ),
+            *await self._labelled(
+                "EndpointSlice", f"/apis/discovery.k8s.io/v1/namespaces/{space}/endpointslices"
             ),
         ]
 

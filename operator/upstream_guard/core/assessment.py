@@ -49,6 +49,7 @@ class Situation:
         risks: What waits for the next change, worst first.
         surge: A replica that was added for a drain.
         routes: What is asked through the gateways.
+        kube_proxy: The way through the ClusterIP, where it counts and something is measured of it.
     """
 
     guard: Guard
@@ -68,6 +69,7 @@ class Situation:
     risks: tuple[RiskStatus, ...] = ()
     surge: SurgeRecord | None = None
     routes: tuple[RouteStatus, ...] = ()
+    kube_proxy: GatewayFacts | None = None
 
     @property
     def live(self) -> tuple[Pod, ...]:
@@ -122,6 +124,7 @@ def assess(situation: Situation) -> GuardStatus:
         situation.predictions,
         situation.risks,
         situation.routes,
+        kube_proxy=situation.kube_proxy,
     )
 
 

@@ -17,7 +17,7 @@ from typing import Final
 
 from upstream_guard.core.latency import Measured, latencies
 from upstream_guard.core.names import CANARY_DOMAIN
-from upstream_guard.core.tuning import GatewayKind
+from upstream_guard.core.tuning import MIN_SAMPLES, GatewayKind
 
 PAIR_SECONDS: Final = 0.02
 """From the attach to the detach: longer than kube-proxy takes to begin its sync, shorter than a sync."""
@@ -316,6 +316,17 @@ def measured(samples: tuple[Sample, ...]) -> Measured | None:
         any(s.sticks for s in samples),
         max(s.at for s in samples),
     )
+
+
+def succeed(told: Measured, own: Measured) -> Measured:
+    """What counts while a restarted canary has few samples: what was told, unless it is worse by now."""
+    if own.detach.samples >= min(MIN_SAMPLES, told.detach.samples):
+        return own
+    if own.decisive.p99 <= told.decisive.p99:
+        return told
+    p99 = own.decisive.p99
+    worse = replace(told.decisive, p99=p99, max=max(p99, told.decisive.max))
+    return replace(told, detach=worse, kept=None, sticks=told.sticks, last=own.last)
 
 
 # When.

@@ -239,6 +239,8 @@ class GuardStatus:
     risks: tuple[RiskStatus, ...] = ()
     routes: tuple[RouteStatus, ...] = ()
     upstreams: tuple[UpstreamStatus, ...] = ()
+    kube_proxy: GatewayFacts | None = None
+    """The way through the ClusterIP, where it counts beside the gateways and was measured."""
 
     @property
     def counts(self) -> EndpointCounts:

@@ -41,4 +41,8 @@ PROFILE = Profile(
     ingress_classes=("alb",),
     gateway_controllers=("gateway.k8s.aws/*",),
     behaviour=BEHAVIOUR,
+    no_canary=(
+        "a route of the canary's own could order, and bill, another load balancer, and only pods can be its "
+        "targets"
+    ),
 )

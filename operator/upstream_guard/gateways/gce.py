@@ -28,4 +28,8 @@ PROFILE = Profile(
     ingress_classes=("gce", "gce-internal"),
     gateway_controllers=("networking.gke.io/*",),
     behaviour=BEHAVIOUR,
+    no_canary=(
+        "a route of the canary's own could order, and bill, another load balancer, and only pods can be its "
+        "targets"
+    ),
 )

@@ -35,6 +35,7 @@ class Profile:
         detach: The distribution behind `detach_seconds`, where it was measured.
         attach: The distribution behind `attach_seconds`, where it was measured.
         adapter: How its own view is read; None where it shows none.
+        no_canary: Why it cannot be measured by a propagation canary; empty where it can.
     """
 
     controller: str
@@ -52,6 +53,7 @@ class Profile:
     detach: Estimate | None = None
     attach: Estimate | None = None
     adapter: Adapter | None = None
+    no_canary: str = ""
 
     def is_ingress_controller(self, controller: str) -> bool:
         """Whether an IngressClass of that controller is served by this product."""

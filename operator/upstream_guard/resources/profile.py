@@ -48,6 +48,12 @@ class _KeepAlive(Strict):
     idle: Annotated[float, duration("0s", "24h")] | None = None
 
 
+class _Canary(Strict):
+    mode: Literal["Auto", "Off"] = "Auto"
+    host: Annotated[str, text(_SUBDOMAIN, 253, "a host name")] | None = None
+    requests_per_minute: Annotated[int, Field(ge=60, le=6000)] | None = None
+
+
 class _Spec(Strict):
     match: _Match
     controller: Annotated[str, text(_LABEL, 63, "a name such as `contour`")] | None = None
@@ -67,6 +73,7 @@ class _Spec(Strict):
     timeouts: _Timeouts = _Timeouts()
     keep_alive: _KeepAlive = _KeepAlive()
     retries: Annotated[int, Field(ge=0, le=20)] | None = None
+    canary: _Canary = _Canary()
 
 
 def parse_profile(body: object) -> GatewayProfile:
@@ -101,6 +108,9 @@ def parse_profile(body: object) -> GatewayProfile:
         read_timeout=spec.timeouts.read,
         keepalive_idle=spec.keep_alive.idle,
         retries=spec.retries,
+        canary=spec.canary.mode == "Auto",
+        canary_host=spec.canary.host or "",
+        canary_requests=spec.canary.requests_per_minute,
     )
 
 

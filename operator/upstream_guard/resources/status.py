@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from upstream_guard.core.causes import Cause
+from upstream_guard.core.latency import Latencies, Measured
 from upstream_guard.core.predict.state import ChangeKind
 from upstream_guard.core.predict.window import Severity
 from upstream_guard.core.reasons import ConditionType, Reason
@@ -30,7 +31,8 @@ from upstream_guard.core.status import (
     worst_first,
 )
 from upstream_guard.core.surge import SurgeRecord
-from upstream_guard.core.tuning import Evidence, GatewayFacts
+from upstream_guard.core.tuning import Evidence, GatewayFacts, GatewayKind
+from upstream_guard.resources.durations import seconds_of
 from upstream_guard.resources.kube_objects import parse_time
 
 _MAX_MESSAGE: Final = 2048
@@ -62,7 +64,7 @@ def build_status(status: GuardStatus, old: object, now: float) -> dict[str, Any]
         "endpointList": [
             _endpoint(endpoint) for endpoint in worst_first(status.endpoints)[:MAX_LISTED_ENDPOINTS]
         ],
-        "gateways": [_gateway(gateway) for gateway in status.gateways[:_MAX_GATEWAYS]],
+        "gateways": [_gateway(gateway) for gateway in _ways(status)],
     }
     if status.drain is not None:
         body["drain"] = _drain(status.drain)
@@ -128,6 +130,15 @@ def parse_surge(status: object) -> SurgeRecord | None:
     )
 
 
+Measurement = tuple[tuple[GatewayKind, str], Measured | None, str]
+"""Kind and name of a gateway, what was measured, and why nothing was."""
+
+
+def parse_measurements(status: object) -> tuple[Measurement, ...]:
+    """What a guard's status tells of gateways; what this version does not know is passed over."""
+    return tuple(m for raw in _records(status, "gateways") for m in _parse_measurement(raw))
+
+
 def format_instant(seconds: float) -> str:
     """Unix seconds as an RFC 3339 time with milliseconds, UTC."""
     instant = datetime.fromtimestamp(round(seconds * 1000) / 1000, UTC)
@@ -191,6 +202,12 @@ def _summary(status: GuardStatus, counts: EndpointCounts) -> dict[str, str]:
     return summary
 
 
+def _ways(status: GuardStatus) -> tuple[GatewayFacts, ...]:
+    """The gateways, and kube-proxy where something was measured of it."""
+    extra = () if status.kube_proxy is None else (status.kube_proxy,)
+    return (*status.gateways[: _MAX_GATEWAYS - len(extra)], *extra)
+
+
 def _counts(counts: EndpointCounts) -> dict[str, int]:
     return {
         "total": counts.total,
@@ -219,7 +236,7 @@ def _endpoint(endpoint: EndpointStatus) -> dict[str, Any]:
 
 
 def _gateway(gateway: GatewayFacts) -> dict[str, Any]:
-    return {
+    body: dict[str, Any] = {
         "kind": gateway.kind.value,
         "name": _cut(gateway.name, 512),
         "controller": _cut(gateway.controller, 253),
@@ -229,6 +246,57 @@ def _gateway(gateway: GatewayFacts) -> dict[str, Any]:
         "evidence": gateway.evidence.value,
         "source": _cut(gateway.source, _MAX_SOURCE),
     }
+    if gateway.canary:
+        body["canary"] = _cut(gateway.canary, _MAX_SOURCE)
+    if gateway.measured is not None:
+        body["measured"] = _measured(gateway.measured)
+    return body
+
+
+def _measured(found: Measured) -> dict[str, Any]:
+    kinds = {"detach": found.detach, "attach": found.attach, "detachKeptAlive": found.kept}
+    body: dict[str, Any] = {key: _latencies(of) for key, of in kinds.items() if of is not None}
+    body["keptAliveSticks"] = found.sticks
+    body["lastMeasured"] = format_time(found.last)
+    return body
+
+
+def _latencies(found: Latencies) -> dict[str, Any]:
+    quantiles = {"p50": found.p50, "p90": found.p90, "p99": found.p99, "max": found.max}
+    texts = {key: f"{round(seconds * 1000)}ms" for key, seconds in quantiles.items()}
+    sure = math.floor(100 * found.confidence)
+    return {"samples": found.samples, **texts, "p99ConfidencePercent": sure}
+
+
+def _parse_measurement(raw: Mapping[str, Any]) -> Iterable[Measurement]:
+    try:
+        key = (GatewayKind(_text(raw, "kind")), _text(raw, "name"))
+    except ValueError:
+        return
+    body = raw.get("measured")
+    found = body if isinstance(body, Mapping) else {}
+    detach = _parse_latencies(found.get("detach"))
+    if detach is None:
+        yield key, None, _text(raw, "canary")
+        return
+    measured = Measured(
+        detach,
+        _parse_latencies(found.get("attach")),
+        _parse_latencies(found.get("detachKeptAlive")),
+        found.get("keptAliveSticks") is True,
+        parse_time(_text(found, "lastMeasured")),
+    )
+    yield key, measured, _text(raw, "canary")
+
+
+def _parse_latencies(raw: object) -> Latencies | None:
+    if not isinstance(raw, Mapping):
+        return None
+    samples = _number(raw, "samples")
+    p50, p90, p99, most = (seconds_of(raw.get(key)) for key in ("p50", "p90", "p99", "max"))
+    if samples < 1 or p50 is None or p90 is None or p99 is None or most is None:
+        return None
+    return Latencies(samples, p50, p90, p99, most)
 
 
 def _route(route: RouteStatus) -> dict[str, Any]:
