@@ -318,8 +318,10 @@ class RouteProbes:
             return
         self._metrics.route_probe_duration.labels(result).observe(sample.done - sample.sent)
         if result != "ok":
-            words = (way.guard, way.ask.key.gateway, way.ask.url, result, sample.detail)
-            logger.debug("Guard %s: through %s, %s: %s %s", *words)
+            took = (sample.done - sample.sent) * 1000
+            key = way.ask.key
+            words = (way.guard, key.gateway, way.ask.url, result, took, sample.detail)
+            logger.debug("Guard %s: through %s, %s: %s in %.0f ms: %s", *words)
 
     def _reached(self, way: _Way) -> None:
         way.reached, way.misses = True, 0
