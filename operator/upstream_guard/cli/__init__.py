@@ -8,6 +8,7 @@ COMMANDS = {
     "check": "upstream_guard.cli.check.command",
     "explain": "upstream_guard.cli.explain",
     "run": "upstream_guard.cli.run",
+    "status": "upstream_guard.cli.status",
     "demo": "upstream_guard.cli.demo",
     "lab": "upstream_guard.cli.lab",
     "uninstall": "upstream_guard.cli.uninstall",
@@ -44,5 +45,11 @@ def main() -> None:
       upstream-guard demo                      # a real cluster, with and without the guard
       upstream-guard lab up --nodes 2          # only the cluster
       upstream-guard run                       # the operator, with your kubeconfig
+      upstream-guard status --watch            # guards of a cluster, live
       upstream-guard uninstall                 # release every pod and remove what we own
     """  # noqa: D301 - click reads \b
+
+
+def kubectl() -> None:
+    """The same program as a plug-in: `kubectl upstream-guard …`."""
+    main(prog_name="kubectl upstream-guard")

@@ -1,7 +1,8 @@
-"""`upstream-guard explain`: the page of one finding, or of what leads to a cause."""
+"""`upstream-guard explain`: the page of one finding, what leads to a cause, or the story of a window."""
 
 import difflib
 import sys
+from pathlib import Path
 
 import click
 
@@ -12,22 +13,56 @@ from upstream_guard.core.predict.risks import RISKS
 
 @click.command("explain", context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("name", metavar="[ID]", required=False)
-def command(name: str | None) -> None:
-    """Explain a finding: what it is, how it looks at each gateway, how to see it, how to fix it.
+@click.argument("window", metavar="[WINDOW]", required=False)
+@click.option("--namespace", "-n", help="Of a window: namespace (default: the context's).")
+@click.option("--all-namespaces", "-A", is_flag=True, help="Of a window: look in all namespaces.")
+@click.option("--guard", default="", help="Of a window: name of the guard.")
+@click.option(
+    "--png", type=click.Path(dir_okay=False, path_type=Path), help="Of a window: draw it, to FILE."
+)
+@click.option("--kubeconfig", type=click.Path(), help="Kubeconfig file (default: as kubectl).")
+@click.option("--context", help="Context of the kubeconfig (default: the current one).")
+def command(
+    name: str | None,
+    window: str | None,
+    namespace: str | None,
+    all_namespaces: bool,
+    guard: str,
+    png: Path | None,
+    kubeconfig: str | None,
+    context: str | None,
+) -> None:
+    """Explain a finding, a cause, or a window of a running cluster.
 
-    ID is what `check`, events and status name, such as no-pre-stop. A cause, such as refused, lists
-    the findings that lead to it. Without an ID all are listed.
+    ID is what `check`, events and status name, such as no-pre-stop: the page says what it is, how it
+    looks at each gateway, how to see it, how to fix it. A cause, such as refused, lists the findings
+    that lead to it. Without an ID all are listed.
+
+    `explain window WINDOW` tells the story of one window: what was predicted, the change, the first
+    failed request, when it was known and why, what was done, the last failed request, what was lost.
+    Without a WINDOW the known ones are listed.
 
     \b
     Examples:
       upstream-guard explain
       upstream-guard explain no-readiness-probe
       upstream-guard explain keepalive-race | less
-      upstream-guard explain refused
+      upstream-guard explain window w-20261126-071530-1 -n prod --png window.png
 
-    Exit codes: 0, or 2 where there is no such ID.
+    Exit codes: 0, or 2 where there is no such ID or the cluster cannot be read.
     """  # noqa: D301 - click reads \b
-    if name is None:
+    if name == "window":
+        # Only this needs a cluster, and the client for one takes a while to import.
+        from upstream_guard.cli.explain_window import explain_window  # noqa: PLC0415
+        from upstream_guard.cli.reading import Scope  # noqa: PLC0415
+
+        scope = Scope(kubeconfig, context, namespace, everywhere=all_namespaces)
+        explain_window(scope, guard, window or "", png)
+    elif window is not None:
+        raise click.UsageError(
+            f"{name} takes no second argument; a window's story is told by `explain window ID`."
+        )
+    elif name is None:
         _listing()
     elif name in RISKS:
         _page(name)
