@@ -106,8 +106,8 @@ async def with_httpx(gate: Gate, requests: int, *, tls: bool = False) -> int:
     limits = httpx.Limits(max_keepalive_connections=0)
     good = 0
     async with (
-        httpx.AsyncClient(verify=context, timeout=2.0) as keeping,
-        httpx.AsyncClient(verify=context, timeout=2.0, limits=limits) as fresh,
+        httpx.AsyncClient(verify=context, timeout=30.0) as keeping,
+        httpx.AsyncClient(verify=context, timeout=30.0, limits=limits) as fresh,
     ):
 
         async def way() -> None:
@@ -338,6 +338,7 @@ def work(name: str, gate: Gate, amount: int) -> None:
 @click.option(
     "--json", "json_file", type=click.Path(path_type=Path), help="Write the figures here."
 )
+@click.option("--only-guards", is_flag=True, help="Leave the single requests out.")
 @click.option("--worker", hidden=True)
 @click.option("--gate", "gate_text", hidden=True, default="0,0")
 @click.option("--amount", hidden=True, default=0)
@@ -345,6 +346,7 @@ def main(
     requests: int,
     seconds: int,
     json_file: Path | None,
+    only_guards: bool,
     worker: str | None,
     gate_text: str,
     amount: int,
@@ -355,7 +357,7 @@ def main(
         return
     console = Console()
     with tempfile.TemporaryDirectory(prefix="route-bench-") as folder, nginx(Path(folder)) as gate:
-        single = {name: measure(name, gate, requests) for name in SINGLE}
+        single = {} if only_guards else {n: measure(n, gate, requests) for n in SINGLE}
         whole = {name: measure(name, gate, seconds) for name in WHOLE}
     table = Table(title="One request (half of them on a kept connection, but for endpoint probes)")
     for heading in ("by", "answered", "CPU s per 10,000"):
