@@ -19,12 +19,15 @@ from upstream_guard.core.external import Slot
 from upstream_guard.core.model import Guard, ObjectRef, ProbeResult, Upstream, UpstreamTls
 from upstream_guard.core.names import API_VERSION, MANAGED_BY_LABEL
 from upstream_guard.core.resolution import Wanted
+from upstream_guard.kube.premises import gather_premises
+from upstream_guard.kube.state import ClusterState, Named
 from upstream_guard.lab.nameserver import Fault, Nameserver
 from upstream_guard.probes.certificates import HandshakeError, certificate_end
 from upstream_guard.resources.kube_objects import parse_node, parse_pod, parse_service, parse_slice
 from upstream_guard.webhook.certs import issue, new_authority
 
 PAY = ObjectRef("prod", "pay")
+DEADLINE_SECONDS = 30.0
 EVERYTHING = AllowList(
     ("*.example.com",), (ip_network("203.0.113.0/24"), ip_network("2001:db8::/32"))
 )
@@ -70,8 +73,6 @@ class Cluster:
         )
         api.handler = self.answer
         self.app = App(options, api.client, 35)
-        self.app.externals._resolver._resolver.timeout = 0.2
-        self.app.externals._resolver._resolver.lifetime = 0.4
         self.state, self.tracker = self.app.state, self.app.engine.tracker
         background(self.app._statuses.run())
         background(self.app._recorder.run())
@@ -128,6 +129,19 @@ class Cluster:
 
     def metric(self, text):
         return text in generate_latest(self.app.metrics.registry).decode()
+
+
+@pytest.fixture
+def until():
+    """As that of the folder, with patience for DNS and a busy machine."""
+
+    async def wait(condition):
+        end = time.monotonic() + DEADLINE_SECONDS
+        while not condition():
+            assert time.monotonic() < end, "waited in vain"
+            await asyncio.sleep(0.01)
+
+    return wait
 
 
 @pytest.fixture
@@ -446,8 +460,129 @@ async def test_a_mistake_while_following_names_is_heard_and_does_not_end_it(
     monkeypatch.setattr(names, "learn", fail)
     cluster.see(service(), guard())
     await until(lambda: "a mistake of ours" in caplog.text)
-    cluster.app.engine.mark(PAY)
     await until(lambda: len(cluster.ready()) == 2)
+
+
+# When nobody controls
+
+
+async def test_the_standby_lists_every_address(start, until):
+    cluster = start()
+    cluster.see(service(), guard())
+    await serving(cluster, until, "203.0.113.1", "203.0.113.2")
+    cluster.probe("203.0.113.1", ok=False)
+    await until(lambda: not cluster.ready()["203.0.113.1"])
+    cluster.app.engine.abandon()
+    foreign = parse_slice(
+        {
+            "metadata": {
+                "namespace": "prod",
+                "name": "foreign",
+                "labels": {"kubernetes.io/service-name": "pay"},
+            },
+            "endpoints": [{"addresses": ["203.0.113.9"], "conditions": {"ready": False}}],
+        }
+    )
+    cluster.state._slice(None, foreign)
+    merge = cluster.answer
+
+    async def answer(request, body):
+        name = request.path.rsplit("/", 1)[1]
+        return await merge(request, {**cluster.slices[name], **body})
+
+    cluster.api.handler = answer
+    await cluster.app._sweeper.release_all()
+    assert cluster.ready() == {"203.0.113.1": True, "203.0.113.2": True}
+    written = len(cluster.writes())
+    await cluster.app._sweeper.release_all()
+    assert len(cluster.writes()) == written
+
+
+# The cluster's own addresses
+
+
+async def test_the_premises_are_what_the_api_tells(start):
+    state = start().state
+    state._node(
+        None,
+        parse_node(
+            {
+                "metadata": {"name": "n"},
+                "spec": {"podCIDR": "10.244.0.0/24", "podCIDRs": ["10.244.0.0/24", "fd00:1::/64"]},
+                "status": {
+                    "addresses": [
+                        {"type": "InternalIP", "address": "192.0.2.1"},
+                        {"type": "Hostname", "address": "n"},
+                    ]
+                },
+            }
+        ),
+    )
+    state._pod(
+        None,
+        parse_pod(
+            {
+                "metadata": {"namespace": "a", "name": "p", "uid": "p"},
+                "status": {
+                    "podIP": "198.51.100.1",
+                    "podIPs": [{"ip": "198.51.100.1"}, {"ip": "fd00:2::1"}],
+                },
+            }
+        ),
+    )
+    balanced = {"loadBalancer": {"ingress": [{"ip": "198.51.100.5"}, {"hostname": "lb"}]}}
+    state._service(
+        None,
+        parse_service(
+            {
+                "metadata": {"namespace": "a", "name": "s"},
+                "spec": {"clusterIP": "10.96.0.7", "externalIPs": ["198.51.100.6"]},
+                "status": balanced,
+            }
+        ),
+    )
+    state._service(
+        None,
+        parse_service({"metadata": {"namespace": "a", "name": "h"}, "spec": {"clusterIP": "None"}}),
+    )
+    state._slice(
+        None,
+        parse_slice(
+            {
+                "metadata": {
+                    "namespace": "default",
+                    "name": "kubernetes",
+                    "labels": {"kubernetes.io/service-name": "kubernetes"},
+                },
+                "endpoints": [{"addresses": ["198.51.100.9"]}],
+            }
+        ),
+    )
+    state._service_range(None, Named(ObjectRef("", "kubernetes"), "10.96.0.0/16,fd00:3::/112"))
+    premises = gather_premises(state, ["100.64.0.0/10"])
+    assert {str(network) for network, _ in premises.ranges} == {
+        "100.64.0.0/10",
+        "10.96.0.0/16",
+        "fd00:3::/112",
+        "10.244.0.0/24",
+        "fd00:1::/64",
+    }
+    assert set(premises.addresses) == {
+        "192.0.2.1",
+        "198.51.100.1",
+        "fd00:2::1",
+        "10.96.0.7",
+        "198.51.100.6",
+        "198.51.100.5",
+        "198.51.100.9",
+    }
+    assert premises.known
+
+
+@pytest.mark.parametrize(("given", "known"), [([], False), (["10.0.0.0/8"], True)])
+async def test_an_operator_of_one_namespace_must_be_told_the_ranges(api, given, known):
+    state = ClusterState(api.client, None, "prod")
+    assert gather_premises(state, given).known is known
 
 
 # Certificates

@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 MAX_PARALLEL: Final = 50
 """Questions under way at a time, of all guards."""
 MIN_PAUSE: Final = 0.01
+RESTART_SECONDS: Final = 1.0
+"""After a mistake of ours."""
 
 
 class Asks(Protocol):
@@ -75,12 +77,18 @@ class NameFollower:
             self._kick.set()
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name="names")
-            self._task.add_done_callback(_complain)
+            self._task.add_done_callback(self._ended)
 
     def stop(self) -> None:
         """Ask nothing more."""
         if self._task is not None:
             self._task.cancel()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A mistake of ours must not go unheard, nor end the following: the next evaluation begins anew."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("Following names failed, and begins anew", exc_info=error)
+            asyncio.get_running_loop().call_later(RESTART_SECONDS, self._on_change)
 
     async def _run(self) -> None:
         while True:
@@ -112,9 +120,3 @@ class NameFollower:
     async def _ask(self, question: Question) -> Reply:
         async with self._limit:
             return await self._resolver.ask(question)
-
-
-def _complain(task: asyncio.Task[None]) -> None:
-    """A mistake of ours must not go unheard; the next evaluation starts the task again."""
-    if not task.cancelled() and (error := task.exception()) is not None:
-        logger.error("Following names failed", exc_info=error)
