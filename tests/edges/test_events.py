@@ -14,8 +14,8 @@ from upstream_guard.kube.events import (
 SUBJECT = Subject("upstreamguard.io/v1alpha1", "UpstreamGuard", "prod", "shop", "u1")
 
 
-def event(note="it happened", reason="EndpointEjected"):
-    return Event(SUBJECT, "Warning", reason, "Eject", note)
+def event(note="it happened", reason="EndpointEjected", **more):
+    return Event(SUBJECT, "Warning", reason, "Eject", note, **more)
 
 
 @pytest.fixture
@@ -55,6 +55,19 @@ async def test_a_story_told_often_is_counted_and_written_rarely(api, recorder, c
     assert len(patches) == 50 // SERIES_WRITE_SECONDS
     assert patches[0]["series"]["count"] == 31
     assert len(api.bodies("POST")) == 1
+
+
+async def test_a_series_changes_nothing_else(api, recorder, clock):
+    await tell(recorder, event())
+    clock.now += SERIES_WRITE_SECONDS + 1
+    await tell(recorder, event("in other words"))
+    (patch,) = api.bodies("PATCH")
+    assert set(patch) == {"series"}
+
+
+async def test_where_words_matter_other_words_are_another_story(api, recorder):
+    await tell(recorder, *(event(note, worded=True) for note in ("40 lost", "70 lost", "40 lost")))
+    assert [body["note"] for body in api.bodies("POST")] == ["40 lost", "70 lost"]
 
 
 async def test_a_count_that_was_not_written_is_owed(

@@ -131,6 +131,7 @@ class Narrator:
             foretold.note,
             related,
             action,
+            worded=True,
         )
 
     def written(self, order: Order, entries: Iterable[GuardEntry]) -> None:
@@ -285,7 +286,7 @@ class Narrator:
         new = [risk for risk in situation.risks if told is not None and risk.risk not in told]
         if new:
             note = f"{describe_risks(new)}; to mend it: {new[0].remedy}"
-            self._tell(_guard_subject(entry), Reason.RISKS_FOUND, note)
+            self._tell(_guard_subject(entry), Reason.RISKS_FOUND, note, worded=True)
 
     def _tell_ending(self, entry: GuardEntry, app: AppShutdown | None, told: _Told) -> None:
         """Not on the first evaluation: then it is what an earlier controller saw, and told."""
@@ -299,10 +300,12 @@ class Narrator:
         note: str,
         related: Subject | None = None,
         action: str = "",
+        *,
+        worded: bool = False,
     ) -> None:
         kind = REASONS[reason].type.value
         done = action or ACTIONS.get(reason, "Decide")
-        self._recorder.tell(Event(regarding, kind, reason.value, done, note, related))
+        self._recorder.tell(Event(regarding, kind, reason.value, done, note, related, worded))
 
 
 _GAUGED = ("serving", "failing", "ejected", "draining", "pending", "unknown")

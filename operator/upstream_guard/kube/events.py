@@ -59,6 +59,8 @@ class Event:
     action: str
     note: str
     related: Subject | None = None
+    worded: bool = False
+    """Other words make another story, for numbers matter: of a series, only the first note is kept."""
 
 
 @dataclass(slots=True)
@@ -182,8 +184,8 @@ class EventRecorder:
         story.last_written = self._clock()
         series = {"count": story.count, "lastObservedTime": rfc3339_micro(story.last_told)}
         path = f"{_collection(event.regarding.namespace or 'default')}/{story.name}"
-        body = {"series": series, "note": event.note[:MAX_NOTE]}
-        await self._retried(lambda: self._client.patch(path, body))
+        # Nothing but the series of an Event may be changed (Kubernetes: ValidateEventUpdate).
+        await self._retried(lambda: self._client.patch(path, {"series": series}))
 
     async def _retried(self, write: Callable[[], object]) -> None:
         for attempt in range(1, MAX_TRIES + 1):
@@ -198,8 +200,9 @@ class EventRecorder:
 
 
 def _key(event: Event) -> tuple[object, ...]:
-    """What makes two tellings one story: all but the note."""
-    return (event.regarding, event.related, event.type, event.reason, event.action)
+    """What makes two tellings one story: all but the note, unless the event is `worded`."""
+    words = event.note if event.worded else ""
+    return (event.regarding, event.related, event.type, event.reason, event.action, words)
 
 
 def _collection(namespace: str) -> str:
