@@ -49,7 +49,14 @@ def service(address: str = "198.19.0.7", port: int = 80, **spec: object) -> obje
 
 
 def test_there_is_a_row_for_each_gateway_under_its_own_name() -> None:
-    assert list(GATEWAYS) == ["nginx", "contour", "haproxy", "caddy", "httpd"]
+    assert list(GATEWAYS) == [
+        "nginx",
+        "contour",
+        "haproxy",
+        "caddy",
+        "httpd",
+        "envoy-gateway",
+    ]
     assert all(name == addon.name and addon.title for name, addon in GATEWAYS.items())
 
 

@@ -188,6 +188,12 @@ def test_answers_no_http_at_all(upstream: Upstream) -> None:
     assert upstream.raw().startswith(b"SSH-2.0-")
 
 
+def test_greets_as_an_http2_server_does(upstream: Upstream) -> None:
+    upstream.fault("h2-only")
+    settings, goaway = bytes.fromhex("000000040000000000"), bytes.fromhex("000008070000000000")
+    assert upstream.raw() == settings + goaway + bytes(7) + b"\x01"
+
+
 def test_answers_headers_larger_than_any_gateway_takes(upstream: Upstream) -> None:
     upstream.fault("oversized-header")
     head = upstream.raw().split(b"\r\n\r\n", 1)[0]

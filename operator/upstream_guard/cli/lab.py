@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from upstream_guard.cli import lab_conformance
+from upstream_guard.cli import lab_conformance, lab_faults
 from upstream_guard.lab import images, packages, tools
 from upstream_guard.lab.existing import ExistingProvider
 from upstream_guard.lab.gateways import GATEWAYS, GatewayAddon
@@ -241,6 +241,7 @@ def logs(component: str | None, follow: bool, lines: int, state_dir: Path) -> No
 
 
 command.add_command(lab_conformance.command, "conformance")
+command.add_command(lab_faults.command, "faults")
 
 
 def _present(state_dir: Path) -> Cluster:

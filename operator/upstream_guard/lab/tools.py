@@ -64,6 +64,11 @@ TOOLS: Mapping[str, Tool] = {
     "caddy": Tool(
         "caddy", "github.com/caddyserver/caddy/v2/cmd/caddy", "github.com/caddyserver/caddy/v2"
     ),
+    "envoy-gateway": Tool(
+        "envoy-gateway",
+        "github.com/envoyproxy/gateway/cmd/envoy-gateway",
+        "github.com/envoyproxy/gateway",
+    ),
     "kind": Tool("kind", "sigs.k8s.io/kind", "sigs.k8s.io/kind"),
 }
 

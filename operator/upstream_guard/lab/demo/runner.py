@@ -260,14 +260,23 @@ class Load:
 
 
 @asynccontextmanager
-async def load_on(exposure: Exposed, rate: float) -> AsyncIterator[Load]:
-    """Load on the exposed service while the context is open."""
+async def load_on(
+    exposure: Exposed, rate: float, *, keep_alive: bool = False
+) -> AsyncIterator[Load]:
+    """Load on the exposed service while the context is open.
+
+    Args:
+        exposure: where it is served.
+        rate: requests a second.
+        keep_alive: reuse connections instead of a new one for each request.
+    """
     with tempfile.TemporaryDirectory(prefix="upstream-guard-load-") as folder:
         out = Path(folder) / "load.jsonl"
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "upstream_guard.lab.load",
             "--url", f"http://{exposure.address}:{exposure.port}/", "--host", exposure.host,
             "--rate", f"{rate:g}", "--timeout", f"{REQUEST_SECONDS:g}", "--out", str(out),
+            *(["--keep-alive"] if keep_alive else []),
             stderr=asyncio.subprocess.PIPE, env=_import_path(), start_new_session=True,
         )  # fmt: skip
         load = Load(process, out)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from upstream_guard.lab.gateways import caddy, contour, haproxy, httpd, nginx
+from upstream_guard.lab.gateways import caddy, contour, envoy_gateway, haproxy, httpd, nginx
 from upstream_guard.lab.gateways.model import (
     Exposure,
     GatewayAddon,
@@ -20,6 +20,7 @@ GATEWAYS: Final[Mapping[str, GatewayAddon]] = {
         haproxy.ADDON,
         caddy.ADDON,
         httpd.ADDON,
+        envoy_gateway.ADDON,
     )
 }
 

@@ -72,9 +72,9 @@ def free_ports(preferred: int, count: int) -> list[int]:
     return found
 
 
-def listens(port: int) -> bool:
-    """Whether something accepts connections on this port of the loopback address."""
-    with contextlib.suppress(OSError), socket.create_connection((LOOPBACK, port), timeout=1):
+def listens(port: int, address: str = LOOPBACK) -> bool:
+    """Whether something accepts connections there."""
+    with contextlib.suppress(OSError), socket.create_connection((address, port), timeout=1):
         return True
     return False
 
@@ -104,9 +104,9 @@ class Answer:
     """Names in lower case."""
 
 
-def ask(port: int, host: str, timeout: float = 2.0) -> Answer:
+def ask(port: int, host: str, timeout: float = 2.0, address: str = LOOPBACK) -> Answer:
     """Send `GET /` with this Host header."""
-    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=timeout)
+    connection = http.client.HTTPConnection(address, port, timeout=timeout)
     try:
         connection.request("GET", "/", headers={"Host": host, "Connection": "close"})
         response = connection.getresponse()
@@ -117,7 +117,9 @@ def ask(port: int, host: str, timeout: float = 2.0) -> Answer:
         connection.close()
 
 
-def kubectl(cluster: Cluster, *args: str, stdin: str = "") -> str:
+def kubectl(
+    cluster: Cluster, *args: str, stdin: str = "", seconds: float = _KUBECTL_SECONDS
+) -> str:
     """Run kubectl on the cluster, and return its output.
 
     Raises:
@@ -130,7 +132,7 @@ def kubectl(cluster: Cluster, *args: str, stdin: str = "") -> str:
             capture_output=True,
             text=True,
             check=False,
-            timeout=_KUBECTL_SECONDS,
+            timeout=seconds,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise LabError(f"`kubectl {' '.join(args)}` failed: {error}") from error
@@ -175,7 +177,9 @@ def node_address(cluster: Cluster) -> str:
     raise LabError("no node is ready")
 
 
-def start(cluster: Cluster, name: str, argv: Sequence[str], *, contained: bool = False) -> None:
+def start(
+    cluster: Cluster, name: str, argv: Sequence[str], *, contained: bool = False, netns: str = ""
+) -> None:
     """Start a gateway's process under the lab's mark.
 
     Args:
@@ -185,13 +189,14 @@ def start(cluster: Cluster, name: str, argv: Sequence[str], *, contained: bool =
         contained: For programs that overwrite their environment, and the mark with it (nginx does,
             to change its title). They get a PID namespace, whose marked parent takes them along
             when it is killed.
+        netns: Network namespace to run in; "" for the machine's own.
     """
     command = list(argv)
     if contained:
         # Without root, a user namespace of one's own is what allows the other.
         user = [] if os.geteuid() == 0 else ["--user", "--map-current-user"]
         command = ["unshare", *user, "--pid", "--fork", "--kill-child", "--", *command]
-    process.start(cluster.state_dir, process_name(name), command)
+    process.start(cluster.state_dir, process_name(name), command, netns=netns)
 
 
 def main_pids(cluster: Cluster, name: str, *, contained: bool = False) -> list[int]:
@@ -249,14 +254,14 @@ def program(name: str) -> Path:
     return found
 
 
-def until_listening(cluster: Cluster, name: str, port: int) -> None:
+def until_listening(cluster: Cluster, name: str, port: int, address: str = LOOPBACK) -> None:
     """Wait until a gateway that was just started accepts connections.
 
     Raises:
         LabError: if it ends, or does not in time, with the last lines of its log.
     """
     deadline = time.monotonic() + START_SECONDS
-    while not listens(port):
+    while not listens(port, address):
         # Slept first: a process that has only just been made does not show its mark yet.
         time.sleep(_POLL)
         late = time.monotonic() > deadline
@@ -264,7 +269,7 @@ def until_listening(cluster: Cluster, name: str, port: int) -> None:
             why = f"did not within {START_SECONDS:g} s" if late else "ended before"
             tail = process.log_tail(cluster.state_dir, process_name(name))
             raise LabError(
-                f"{name} should listen on {LOOPBACK}:{port} and {why}; the end of its log:\n{tail}"
+                f"{name} should listen on {address}:{port} and {why}; the end of its log:\n{tail}"
             )
 
 

@@ -20,6 +20,10 @@ const (
 	// Envoy 60 KiB, Go's client, and so Caddy and Traefik, 10 MiB).
 	oversizedHeaderBytes = 11 << 20
 	listenRetry          = 20 * time.Millisecond
+	// What a server that speaks only HTTP/2 sends to who does not begin as HTTP/2 does: SETTINGS, and
+	// GOAWAY with PROTOCOL_ERROR (RFC 9113, 3.4 and 5.4.1).
+	h2Greeting = "\x00\x00\x00\x04\x00\x00\x00\x00\x00" +
+		"\x00\x00\x08\x07\x00\x00\x00\x00\x00" + "\x00\x00\x00\x00\x00\x00\x00\x01"
 )
 
 // app is the HTTP server that fails on command.
@@ -181,6 +185,11 @@ func (a *app) serve(w http.ResponseWriter, r *http.Request) {
 	case faultOversizedHeader:
 		w.Header().Set("X-Large", strings.Repeat("x", oversizedHeaderBytes))
 		a.answer(w, http.StatusOK)
+	case faultH2Only:
+		hijack(w, func(conn *net.TCPConn) {
+			send(conn, h2Greeting)
+			conn.Close()
+		})
 	case faultHang:
 		a.hang(r, changed)
 	case faultSlow:

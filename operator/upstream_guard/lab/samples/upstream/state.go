@@ -18,6 +18,7 @@ const (
 	faultMalformed       = "malformed"
 	faultMalformedStatus = "malformed-status"
 	faultOversizedHeader = "oversized-header"
+	faultH2Only          = "h2-only"
 	faultHang            = "hang"
 	faultSlow            = "slow"
 	faultError           = "error"
@@ -44,6 +45,7 @@ var faults = map[string]string{
 	faultMalformed:       faultMalformed,
 	faultMalformedStatus: faultMalformedStatus,
 	faultOversizedHeader: faultOversizedHeader,
+	faultH2Only:          faultH2Only,
 	faultHang:            faultHang,
 	faultSlow:            faultSlow,
 	faultError:           faultError,

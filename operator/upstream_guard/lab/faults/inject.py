@@ -1,0 +1,198 @@
+"""Ways to bring a fault about, each an asynchronous context: on while it is open, healed on leaving."""
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from upstream_guard.lab import plan, process
+from upstream_guard.lab.demo.stage import container_pids, kubectl
+from upstream_guard.lab.demo.variants import APP_PORT
+from upstream_guard.lab.faults.model import Inject, Scene
+from upstream_guard.lab.gateways import GATEWAYS, envoy_gateway, support
+from upstream_guard.lab.model import Cluster, LabError
+from upstream_guard.lab.report import QuietReporter
+
+LONGEST_SECONDS: Final = 120.0
+"""A sample heals itself after so long, should we not come to it."""
+HEALTHY: Final = "none"
+COMMAND_SECONDS: Final = 20.0
+
+
+def sample(mode: str, pods: int = 0) -> Inject:
+    """The sample fails in this way, in so many pods, or in all where that is 0."""
+
+    @asynccontextmanager
+    async def inject(scene: Scene) -> AsyncIterator[None]:
+        chosen = scene.stage.pods()[: pods or None]
+        try:
+            await asyncio.gather(*(scene.stage.fault(p, mode, LONGEST_SECONDS) for p in chosen))
+            yield
+        finally:
+            await asyncio.gather(*(scene.stage.fault(p, HEALTHY, 0) for p in chosen))
+
+    return inject
+
+
+@asynccontextmanager
+async def crash(scene: Scene) -> AsyncIterator[None]:
+    """The app's process is killed in every pod at once; the kubelet starts it again."""
+    pods = scene.stage.pods()
+    await asyncio.gather(*(scene.stage.crash(pod) for pod in pods))
+    yield
+    await scene.stage.until_serving(len(pods))
+
+
+def firewall(verdict: str, *, gateway_only: bool = False) -> Inject:
+    """Packets to the app's port of the service's pods meet this verdict on their nodes.
+
+    Args:
+        verdict: Of nftables.
+        gateway_only: Only packets from the lab's edge, where ClusterIPs are translated; the kubelet's
+            own never are concerned, for they do not pass through the node.
+    """
+
+    @asynccontextmanager
+    async def inject(scene: Scene) -> AsyncIterator[None]:
+        addresses = [pod["status"]["podIP"] for pod in scene.stage.pods()]
+        table = f"ug_fault_{scene.stage.name.replace('-', '_')}"
+        source = plan.EDGE_ADDRESS if gateway_only else ""
+        rules = ruleset(table, addresses, verdict, source)
+        try:
+            await asyncio.to_thread(_on_nodes, scene.cluster, ["nft", "--file", "-"], rules)
+            yield
+        finally:
+            command = ["nft", "delete", "table", "ip", table]
+            await asyncio.to_thread(_on_nodes, scene.cluster, command, "")
+
+    return inject
+
+
+def ruleset(table: str, addresses: Iterable[str], verdict: str, source: str = "") -> str:
+    """The rules for nft. Connections that are open are concerned as well.
+
+    Args:
+        table: Its name.
+        addresses: Of the pods.
+        verdict: Of nftables.
+        source: Only packets from this address; all where empty.
+    """
+    origin = f"ip saddr {source} " if source else ""
+    to = f"ip daddr {{ {', '.join(addresses)} }} tcp dport {APP_PORT}"
+    return f"""\
+table ip {table} {{
+  chain forward {{
+    type filter hook forward priority -10
+    {origin}{to} {verdict}
+  }}
+}}
+"""
+
+
+@asynccontextmanager
+async def no_room(scene: Scene) -> AsyncIterator[None]:
+    """Every pod is deleted while no node takes new ones: an empty list that nobody wanted."""
+    nodes = [node.name for node in scene.cluster.nodes]
+    pods = len(scene.stage.pods())
+    try:
+        await kubectl(scene.cluster, "cordon", *nodes)
+        await scene.stage.kubectl(
+            "delete", "pod", f"--selector=app.kubernetes.io/name={scene.stage.name}",
+            "--wait=false", "--grace-period=1",
+        )  # fmt: skip
+        yield
+    finally:
+        await kubectl(scene.cluster, "uncordon", *nodes)
+    await scene.stage.until_serving(pods)
+
+
+@asynccontextmanager
+async def frozen_list(scene: Scene) -> AsyncIterator[None]:
+    """What tells the gateway of endpoints is stopped, and then every pod is replaced."""
+    pids = await asyncio.to_thread(list_keepers, scene)
+    if not pids:
+        raise LabError(f"nothing was found that keeps the list of {scene.gateway}")
+    pods = scene.stage.pods()
+    try:
+        support.send(pids, signal.SIGSTOP)
+        await scene.stage.kubectl(
+            "delete", "pod", f"--selector=app.kubernetes.io/name={scene.stage.name}",
+            "--wait=false", "--grace-period=1",
+        )  # fmt: skip
+        await scene.stage.until_gone(pod["metadata"]["uid"] for pod in pods)
+        yield
+    finally:
+        support.send(pids, signal.SIGCONT)
+    await scene.stage.until_serving(len(pods))
+
+
+def list_keepers(scene: Scene) -> list[int]:
+    """The processes by which the gateway hears of endpoints, as this machine counts them."""
+    if scene.gateway == "contour":
+        return support.main_pids(scene.cluster, "contour")
+    if scene.gateway == envoy_gateway.NAME:
+        return _controller_pids(scene.cluster)
+    return _by_command(f"{scene.cluster.state_dir}/edge-kube-proxy.yaml")
+
+
+def _controller_pids(cluster: Cluster) -> list[int]:
+    text = support.kubectl(
+        cluster, "get", "pods", f"--namespace={envoy_gateway.NAMESPACE}",
+        f"--selector=control-plane={envoy_gateway.NAME}",
+        "--output=jsonpath={.items[*].status.containerStatuses[*].containerID}",
+    )  # fmt: skip
+    return [pid for word in text.split() for pid in container_pids(word.rpartition("//")[2])]
+
+
+def _by_command(word: str) -> list[int]:
+    """Processes with this in their command line, ourselves and shells excepted."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        with suppress(OSError):  # it ended meanwhile
+            words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            if any(word in w for w in words[1:]) and not words[0].endswith("sh"):
+                found.append(int(entry.name))
+    return found
+
+
+@asynccontextmanager
+async def killed_gateway(scene: Scene) -> AsyncIterator[None]:
+    """The gateway's own processes are killed, and started again at the end."""
+    mine = {support.process_name(name) for name in _proxies(scene.gateway)}
+    doomed = [
+        p for p in process.marked() if p.state_dir == scene.cluster.state_dir and p.name in mine
+    ]
+    try:
+        await asyncio.to_thread(process.kill_all, doomed)
+        yield
+    finally:
+        await asyncio.to_thread(GATEWAYS[scene.gateway].up, scene.cluster, QuietReporter())
+
+
+def _proxies(gateway: str) -> Sequence[str]:
+    """Names of the processes that take users' connections."""
+    return {
+        "contour": ("envoy",),
+        envoy_gateway.NAME: (f"{envoy_gateway.NAME}-envoy",),
+    }.get(gateway, (gateway,))
+
+
+def _on_nodes(cluster: Cluster, command: Sequence[str], stdin: str) -> None:
+    for node in cluster.nodes:
+        words = ["nsenter", f"--net=/run/netns/{node.netns}", *command]
+        done = subprocess.run(
+            words,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=COMMAND_SECONDS,
+        )
+        if done.returncode:
+            raise LabError(f"`{' '.join(words)}` failed: {done.stderr.strip()}")

@@ -1,0 +1,111 @@
+"""The faults: a new one is a row, and a way to bring it about where none fits."""
+
+from typing import Final
+
+from upstream_guard.core.causes import Cause
+from upstream_guard.lab.faults import inject
+from upstream_guard.lab.faults.model import Fault
+
+THROUGH_CLUSTER_IP: Final = frozenset({"nginx", "haproxy", "caddy", "httpd"})
+TO_PODS: Final = frozenset({"contour", "envoy-gateway"})
+KEEPS_UPSTREAMS: Final = frozenset({"haproxy", "httpd"}) | TO_PODS
+"""They reuse upstream connections and do not replay what breaks on one."""
+OF_ITS_OWN_ADDRESS: Final = THROUGH_CLUSTER_IP | {"envoy-gateway"}
+"""Packets to pods come from another address than the operator's, so one can be blocked alone."""
+
+
+def _only(*causes: Cause) -> frozenset[Cause]:
+    return frozenset(causes)
+
+
+FAULTS: Final[tuple[Fault, ...]] = (
+    Fault("refused", "every pod refuses", _only(Cause.REFUSED), inject.sample("refuse")),
+    Fault(
+        "refused-one",
+        "one of three pods refuses",
+        _only(Cause.REFUSED),
+        inject.sample("refuse", pods=1),
+    ),
+    Fault("crash", "every app process is killed", _only(Cause.REFUSED), inject.crash),
+    Fault("reset", "reset before headers", _only(Cause.RESET), inject.sample("reset")),
+    Fault("lying", "reset, health check good", _only(Cause.RESET), inject.sample("lying-ready")),
+    Fault("reset-in-body", "reset in the body", _only(Cause.RESET), inject.sample("reset-in-body")),
+    Fault(
+        "early-close",
+        "closed before headers",
+        _only(Cause.EARLY_CLOSE),
+        inject.sample("early-close"),
+    ),
+    Fault("malformed", "NUL in a header", _only(Cause.MALFORMED), inject.sample("malformed")),
+    Fault(
+        "malformed-status",
+        "not HTTP at all",
+        _only(Cause.MALFORMED),
+        inject.sample("malformed-status"),
+    ),
+    Fault(
+        "oversized-header",
+        "header of 11 MiB",
+        _only(Cause.OVERSIZED_HEADER),
+        inject.sample("oversized-header"),
+    ),
+    Fault(
+        "protocol-mismatch",
+        "the app speaks h2c only",
+        _only(Cause.PROTOCOL_MISMATCH),
+        inject.sample("h2-only"),
+    ),
+    Fault("read-timeout", "every pod hangs", _only(Cause.READ_TIMEOUT), inject.sample("hang")),
+    Fault(
+        "app-error",
+        "the app's own 500: no window",
+        frozenset(),
+        inject.sample("error"),
+    ),
+    Fault(
+        "keepalive-race",
+        "idle connections closed early",
+        _only(Cause.KEEPALIVE_RACE),
+        inject.sample("close-idle-early"),
+        gateways=KEEPS_UPSTREAMS,
+        keep_alive=True,
+    ),
+    Fault(
+        "connect-timeout",
+        "packets to pods vanish",
+        _only(Cause.CONNECT_TIMEOUT),
+        inject.firewall("drop"),
+    ),
+    Fault(
+        "unreachable",
+        "pods unreachable, says ICMP",
+        _only(Cause.UNREACHABLE),
+        inject.firewall("reject with icmp type host-unreachable"),
+    ),
+    Fault(
+        "blocked",
+        "the gateway's packets vanish, ours do not",
+        _only(Cause.BLOCKED),
+        inject.firewall("drop", gateway_only=True),
+        gateways=OF_ITS_OWN_ADDRESS,
+    ),
+    Fault(
+        "no-endpoints",
+        "no pod finds a node",
+        _only(Cause.NO_ENDPOINTS),
+        inject.no_room,
+        alone=True,
+    ),
+    Fault(
+        "stale-upstream",
+        "pods replaced, the gateway's list frozen",
+        _only(Cause.STALE_UPSTREAM),
+        inject.frozen_list,
+        alone=True,
+    ),
+    Fault(
+        "gateway-down", "the gateway is killed", _only(Cause.GATEWAY_DOWN), inject.killed_gateway
+    ),
+)
+
+BY_NAME: Final = {fault.name: fault for fault in FAULTS}

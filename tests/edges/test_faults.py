@@ -1,0 +1,311 @@
+"""The fault matrix: its rows, how trials are put together and added up, and what people read."""
+
+import asyncio
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from upstream_guard.cli import lab_faults
+from upstream_guard.core.causes import Cause
+from upstream_guard.lab.demo.tally import Record
+from upstream_guard.lab.faults import inject, report
+from upstream_guard.lab.faults.model import Scene, Told, Trial, make_trial
+from upstream_guard.lab.faults.report import TrialFile
+from upstream_guard.lab.faults.runner import Plan, Watch, gateway_profile, guard, rounds, until
+from upstream_guard.lab.faults.table import BY_NAME, FAULTS
+from upstream_guard.lab.gateways import GATEWAYS, envoy_gateway
+from upstream_guard.lab.gateways.model import RunningGateway
+from upstream_guard.lab.images import SAMPLES
+from upstream_guard.lab.model import LabError
+from upstream_guard.lab.packages import find_program
+from upstream_guard.resources.profile import parse_profile
+
+BEGAN = 1000.0
+TOLD = Told(
+    cause="refused", confidence=90, others=("stale-upstream",), extent="service", opened=1000.2,
+    detected=1000.6, seen=1000.7, closed=1006.0, lost=20, counted="estimated", eyes=("route",),
+    evidence="3 of 3 endpoints refuse",
+)  # fmt: skip
+TRIAL = Trial("nginx", "refused", 1, BEGAN, 300, 20, 1000.2, {"502": 20}, (TOLD,))
+
+
+def window(opened: float, cause: Cause = Cause.REFUSED, lost: int = 20) -> Told:
+    return replace(
+        TOLD, cause=cause.value, opened=opened, detected=opened + 0.4, seen=opened + 0.7, lost=lost
+    )
+
+
+def shown(identity: str, opened: str, **more: object) -> dict[str, object]:
+    """A window as a guard's status shows it."""
+    return {
+        "id": identity, "cause": "refused", "confidencePercent": 90, "extent": "service",
+        "otherCauses": [{"cause": "reset", "percent": 5}], "opened": opened, "detected": opened,
+        "lostRequests": 20, "counted": "estimated", "eyes": ["route"], "predicted": False, **more,
+    }  # fmt: skip
+
+
+class TestWatch:
+    def watch(self) -> Watch:
+        return Watch(None, "prod", "shop")  # type: ignore[arg-type] # nothing is asked here
+
+    def guard(self, *windows: dict[str, object], name: str = "shop") -> dict[str, object]:
+        return {"metadata": {"name": name}, "status": {"windows": list(windows)}}
+
+    def test_remembers_when_a_window_was_first_shown(self) -> None:
+        watch, opened = self.watch(), "1970-01-01T00:16:40.200Z"
+        watch.take(1000.7, {"u": self.guard(shown("w-1", opened))})
+        assert watch.opened(1000.0)
+        assert not watch.opened(1001.0)
+        assert not watch.closed()
+        closed = shown("w-1", opened, closed="1970-01-01T00:16:46Z", lostRequests=24)
+        watch.take(1009.0, {"u": self.guard(closed)})
+        (told,) = watch.windows
+        assert (told.opened, told.seen, told.closed, told.lost) == (1000.2, 1000.7, 1006.0, 24)
+        assert told.others == ("reset",)
+        assert watch.closed()
+
+    def test_knows_only_its_own_guard(self) -> None:
+        watch = self.watch()
+        window = shown("w-1", "1970-01-01T00:16:40Z")
+        watch.take(
+            1000.7, {"u": self.guard(window, name="cart"), "v": {"metadata": {"name": "shop"}}}
+        )
+        assert watch.windows == []
+        assert watch.closed()
+
+    @pytest.mark.parametrize(
+        "spoilt",
+        [{"cause": None, "extent": 7, "opened": "noon"}, {"lostRequests": "many"}, {"id": ""}],
+    )
+    def test_passes_over_what_it_does_not_understand(self, spoilt: dict[str, object]) -> None:
+        window = {**shown("w-1", "1970-01-01T00:16:40Z"), **spoilt}
+        watch = self.watch()
+        watch.take(1000.7, {"u": self.guard(window)})
+        assert watch.windows == []
+
+
+class TestTable:
+    def test_has_at_least_fourteen_causes_and_one_that_opens_no_window(self) -> None:
+        causes = {cause for fault in FAULTS for cause in fault.expected}
+        assert len(causes) >= 13
+        assert [fault.name for fault in FAULTS if not fault.expected] == ["app-error"]
+        assert len(BY_NAME) == len(FAULTS) >= 14
+
+    def test_names_gateways_of_the_lab_only(self) -> None:
+        known = {*GATEWAYS, envoy_gateway.NAME}
+        assert {name for fault in FAULTS for name in fault.gateways} <= known
+        assert all(fault.possible("contour") for fault in FAULTS if not fault.gateways)
+        assert not BY_NAME["blocked"].possible("contour")
+
+    def test_samples_are_told_modes_that_they_know(self) -> None:
+        text = (SAMPLES / "upstream/state.go").read_text()
+        for mode in ("h2-only", "lying-ready", "close-idle-early", "malformed-status"):
+            assert f'"{mode}"' in text
+
+
+class TestRounds:
+    def plan(self, *names: str, done: tuple[tuple[str, str, int], ...] = ()) -> Plan:
+        gateways = {name: RunningGateway(name, "127.0.0.1", 80) for name in ("nginx", "contour")}
+        return Plan(
+            gateways=gateways,
+            faults=[BY_NAME[name] for name in names],
+            repeats=2,
+            rate=10,
+            expose=lambda _gateway, _namespace, _name: pytest.fail("not asked for"),
+            keep=False,
+            done=lambda _trial: None,
+            doing=lambda _gateway, _text: None,
+            has=lambda *key: key in done,
+        )
+
+    def test_every_gateway_at_once_where_nothing_is_shared(self) -> None:
+        found = [[g for g, _, _ in todo] for todo in rounds(self.plan("refused"))]
+        assert found == [["nginx", "contour"], ["nginx", "contour"]]
+
+    def test_one_after_the_other_where_something_is(self) -> None:
+        found = [[g for g, _, _ in todo] for todo in rounds(self.plan("no-endpoints"))]
+        assert found == [["nginx"], ["contour"], ["nginx"], ["contour"]]
+
+    def test_only_where_it_is_possible_and_not_done_yet(self) -> None:
+        found = [[g for g, _, _ in todo] for todo in rounds(self.plan("blocked"))]
+        assert found == [["nginx"], ["nginx"]]
+        plan = self.plan("refused", done=(("nginx", "refused", 1), ("contour", "refused", 1)))
+        assert [[(g, n) for g, _, n in todo] for todo in rounds(plan)] == [
+            [("nginx", 2), ("contour", 2)]
+        ]
+
+
+class TestTrials:
+    def test_are_of_what_came_after_the_fault(self) -> None:
+        records = [
+            Record(990.0, 990.1, 0.0, "502"),
+            Record(999.5, 999.6, 0.0, "200"),
+            Record(1000.1, 1000.15, 0.0, "502"),
+            Record(1000.2, 1000.25, 0.0, "timeout"),
+            Record(1000.3, 1000.35, 0.0, "502"),
+        ]
+        windows = [window(990.0), window(1002.0), window(1000.1)]
+        trial = make_trial(Trial("nginx", "refused", 1, BEGAN), records, windows)
+        assert (trial.requests, trial.failed) == (4, 3)
+        assert trial.statuses == {"502": 2, "timeout": 1}
+        assert trial.first_failed == 1000.15
+        assert [w.opened for w in trial.windows] == [1000.1, 1002.0]
+        assert trial.delay == pytest.approx(0.65)
+        assert trial.lost == 40
+
+    def test_take_the_cause_of_the_window_that_lost_most(self) -> None:
+        windows = [window(1000.1, lost=3), window(1002.0, Cause.RESET, 30)]
+        trial = make_trial(Trial("nginx", "reset", 1, BEGAN), [], windows)
+        assert trial.cause == "reset"
+        assert trial.delay is None, "no user lost a request"
+        assert Trial("nginx", "reset", 1, BEGAN).cause == "none"
+
+
+class TestScore:
+    def test_counts_what_says_something(self) -> None:
+        wrong = replace(TRIAL, windows=(replace(TOLD, cause="reset", lost=90),))
+        silent = replace(TRIAL, windows=())
+        unmet = replace(TRIAL, failed=0, first_failed=0.0, windows=())
+        broken = replace(TRIAL, problem="no pods")
+        quiet = replace(TRIAL, fault="app-error", windows=())
+        alarm = replace(TRIAL, fault="app-error")
+        total = report.score([TRIAL, wrong, silent, unmet, broken, quiet, alarm])
+        assert (total.trials, total.right) == (5, 2)
+        assert (total.unmet, total.problems, total.silent) == (1, 1, 1)
+        assert total.share == pytest.approx(0.4)
+        assert (total.lost_right, total.lost_known) == (1, 2)
+        assert total.delays == (pytest.approx(0.5), pytest.approx(0.5))
+
+    def test_nothing_is_no_success(self) -> None:
+        assert report.score([]).share == 0
+
+    def test_the_page_names_what_was_wrong_and_why(self) -> None:
+        wrong = replace(
+            TRIAL, gateway="contour", windows=(replace(TOLD, cause="reset", evidence="3 resets"),)
+        )
+        page = report.markdown([TRIAL, wrong, replace(TRIAL, repeat=2, problem="no pods")], rate=40)
+        assert "| refused | every pod refuses | refused | 1 of 2 | refused 1, reset 1 |" in page
+        assert "| refused | contour | 502 × 20 | reset 90 % | 3 resets |" in page
+        assert "| refused | nginx | no pods |" in page
+        assert "✗ reset" in page
+        assert "Nothing." in report.markdown([TRIAL], rate=40)
+
+
+class TestFile:
+    def test_is_taken_up_where_it_was_left(self, tmp_path: Path) -> None:
+        path = tmp_path / "faults.json"
+        file = TrialFile(path)
+        file.add(replace(TRIAL, problem="no pods"))
+        assert not TrialFile(path).has("nginx", "refused", 1), "to be tried again"
+        file.add(TRIAL)
+        again = TrialFile(path)
+        assert again.trials == [TRIAL]
+        assert again.has("nginx", "refused", 1)
+        assert not again.has("nginx", "refused", 2)
+
+    @pytest.mark.parametrize(
+        "text",
+        ["", "[]", "{}", '{"format": 9}', '{"format": 1, "trials": [{}]}',
+         report.encode([replace(TRIAL, fault="boredom")])],
+    )  # fmt: skip
+    def test_another_is_refused_in_words(self, tmp_path: Path, text: str) -> None:
+        path = tmp_path / "faults.json"
+        path.write_text(text)
+        with pytest.raises(LabError, match=r"faults\.json"):
+            TrialFile(path)
+
+
+def test_a_plain_gateway_is_told_of_in_a_profile_that_we_understand() -> None:
+    running = RunningGateway("haproxy", "127.0.0.1", 8380, "http://127.0.0.1:9380/metrics")
+    profile = parse_profile(gateway_profile(running, "prod", "shop"))
+    assert profile.controller == "haproxy"
+    assert [str(service) for service in profile.services] == ["prod/shop"]
+    spec = gateway_profile(running, "prod", "shop")["spec"]
+    assert spec["address"] == "http://127.0.0.1:8380"
+    assert "metrics" not in gateway_profile(replace(running, metrics_url=""), "p", "s")["spec"]
+
+
+def test_a_guard_asks_for_the_host_that_leads_to_it() -> None:
+    spec = guard("prod", "shop", "shop.prod.test")["spec"]
+    assert spec["detection"]["routeProbe"]["host"] == "shop.prod.test"
+    assert spec["targetRef"]["name"] == "shop"
+
+
+def test_waiting_ends() -> None:
+    assert asyncio.run(until(lambda: True, 0))
+    assert not asyncio.run(until(lambda: False, 0.1))
+
+
+class TestFirewall:
+    def test_concerns_the_apps_port_of_these_pods_only(self) -> None:
+        text = inject.ruleset("t", ["198.18.101.2", "198.18.101.3"], "drop")
+        assert "ip daddr { 198.18.101.2, 198.18.101.3 } tcp dport 8080 drop" in text
+        assert "saddr" not in text
+        assert "ip saddr 198.18.0.2 ip daddr" in inject.ruleset(
+            "t", ["1.2.3.4"], "drop", "198.18.0.2"
+        )
+
+    @pytest.mark.parametrize("verdict", ["drop", "reject with icmp type host-unreachable"])
+    def test_is_accepted_by_nft(self, verdict: str) -> None:
+        program = find_program("nft")
+        if program is None:
+            pytest.skip("nft is not installed")
+        text = inject.ruleset("ug_fault_shop", ["198.18.101.2"], verdict, "198.18.0.2")
+        done = subprocess.run(
+            [program, "--check", "--file", "-"],
+            input=text,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if "Operation not permitted" in done.stderr:
+            pytest.skip("needs root")
+        assert done.returncode == 0, done.stderr
+
+
+class Stage:
+    """Notes what samples are told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str]] = []
+
+    def pods(self) -> list[dict[str, object]]:
+        return [{"metadata": {"name": f"shop-{n}"}} for n in (1, 2, 3)]
+
+    async def fault(self, pod: dict[str, dict[str, str]], mode: str, _seconds: float) -> None:
+        self.told.append((pod["metadata"]["name"], mode))
+
+
+@pytest.mark.parametrize(("pods", "number"), [(0, 3), (1, 1)])
+def test_samples_are_healed_whatever_happens(pods: int, number: int) -> None:
+    stage = Stage()
+
+    async def fails() -> None:
+        scene = Scene(None, stage, "nginx")  # type: ignore[arg-type]
+        async with inject.sample("refuse", pods)(scene):
+            assert [mode for _, mode in stage.told] == ["refuse"] * number
+            raise LabError("the load generator failed")
+
+    with pytest.raises(LabError, match="load generator"):
+        asyncio.run(fails())
+    assert [mode for _, mode in stage.told] == ["refuse"] * number + ["none"] * number
+
+
+class TestCommand:
+    @pytest.mark.parametrize(
+        "words",
+        [["--gateway", "iis"], ["--fault", "boredom"], ["--repeats", "0"], ["--rate", "0"],
+         ["--provider", "existing"]],
+    )  # fmt: skip
+    def test_bad_input_is_exit_code_2(self, words: list[str]) -> None:
+        assert CliRunner().invoke(lab_faults.command, words).exit_code == 2
+
+    def test_a_file_of_something_else_is_told_in_words(self, tmp_path: Path) -> None:
+        path = tmp_path / "faults.json"
+        path.write_text("{}")
+        done = CliRunner().invoke(lab_faults.command, ["--json", str(path)])
+        assert done.exit_code == 1
+        assert "holds no trials" in done.output
