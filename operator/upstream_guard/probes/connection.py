@@ -70,6 +70,15 @@ class Poller:
                 connection.ready(events)
 
 
+def _is_established(sock: socket.socket) -> bool:
+    """Whether the kernel has the connection, also where nobody has looked yet."""
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
+
+
 class Connection:
     """One probe under way: connects, lets the exchange talk, reports one verdict, leaves nothing open.
 
@@ -162,7 +171,7 @@ class Connection:
         """The time is up: report what is missing, and tear the connection down."""
         if self._socket is None:
             return
-        if self._connected:
+        if self._connected or _is_established(self._socket):
             verdict = self._exchange.timed_out()
         else:
             verdict = failure(Cause.CONNECT_TIMEOUT, "no connection in time")

@@ -42,8 +42,13 @@ _REPEAT_PAUSE = 0.05
 _BURST = 64
 """Most probes started in one go, so that their answers are read in between."""
 
-_TIMELESS = frozenset({Cause.REFUSED, Cause.UNREACHABLE, Cause.BLOCKED})
-"""Failures that the kernel reports by itself: true however late they are read."""
+_TIMELESS = frozenset({Cause.REFUSED, Cause.UNREACHABLE, Cause.BLOCKED, Cause.CONNECT_TIMEOUT})
+"""Failures that the kernel knows by itself: true however late they are read.
+
+A SYN without an answer is one: the kernel takes the answer whether or not the loop is there. Discarded for
+the loop's lateness, as an app's late answer must be, a lost node would never be found on a busy machine: each
+time-out lasts long enough for its share of lateness.
+"""
 
 
 @dataclass(slots=True)

@@ -283,6 +283,36 @@ async def test_a_failure_that_the_loop_delayed_is_repeated_instead(silent: int) 
     assert scheduler.stats.sent == 2
 
 
+async def test_a_syn_without_an_answer_counts_however_late() -> None:
+    results = Results()
+    scheduler = ProbeScheduler(results)
+    with socket.socket() as deaf, socket.socket() as first:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)  # Linux takes one connection, and drops the SYNs of others
+        first.connect(deaf.getsockname())
+        port = deaf.getsockname()[1]
+        scheduler.set_target("a", target(port, interval=3600, timeout=0.4))
+        async with running(scheduler):
+            scheduler.probe_soon("a")
+            await until(lambda: scheduler.stats.in_flight == 1)
+            time.sleep(0.2)  # noqa: ASYNC251 - half the time-out
+            await until(lambda: len(results) == 1)
+    assert results[0][1].cause is Cause.CONNECT_TIMEOUT
+    assert (scheduler.stats.sent, scheduler.stats.delayed) == (1, 0)
+
+
+async def test_a_connection_that_nobody_looked_at_yet_is_no_silence(silent: int) -> None:
+    results = Results()
+    scheduler = ProbeScheduler(results)
+    scheduler.set_target("a", target(silent, interval=3600, timeout=0.2))
+    async with running(scheduler):
+        scheduler.probe_soon("a")
+        await until(lambda: scheduler.stats.in_flight == 1)
+        time.sleep(0.5)  # noqa: ASYNC251 - beyond the time-out
+        await until(lambda: len(results) == 1)
+    assert results[0][1].cause is Cause.READ_TIMEOUT
+
+
 async def test_refused_is_refused_however_late(unused_tcp_port: int) -> None:
     results = Results()
     scheduler = ProbeScheduler(results)
