@@ -35,6 +35,7 @@ from upstream_guard.lab.report import RichReporter
 
 CRDS = Path(__file__).parents[2] / "crds"
 NAMESPACE = "route-windows"
+AGAIN = "trap 'kill $!; exit' TERM; while true; do \"$@\" & wait $!; sleep 1; done"
 SETTLE = 6.0
 """Seconds after a rollout in which its last failures may still come."""
 SLACK = 0.3
@@ -182,7 +183,18 @@ def observe(cluster: Cluster, gateways: tuple[str, ...], rollouts: int, rate: fl
         stack.enter_context(namespace(cluster, NAMESPACE))
         exposures = {gateway: expose(cluster, gateway, say) for gateway in gateways}
         log = folder / "operator.log"
-        command = [sys.executable, "-m", "upstream_guard.cli", "run", "--no-webhook"]
+        # Restarted as a pod would be: on a busy machine it may lose its Lease, and ends then.
+        command = [
+            "bash",
+            "-c",
+            AGAIN,
+            "-",
+            sys.executable,
+            "-m",
+            "upstream_guard.cli",
+            "run",
+            "--no-webhook",
+        ]
         command += ["--kubeconfig", str(cluster.kubeconfig), "--operator-namespace", NAMESPACE]
         command += ["--bind", "127.0.0.1", "--http-port", "0", "--log-level", "debug"]
         stack.enter_context(running(command, log))
