@@ -23,6 +23,10 @@ RATIO = (0.0, 0.1, 0.25, 0.5, 0.8, 1.25, 2.0, 4.0, 10.0)
 """What was predicted over what was observed; right is 1, and within a factor of two is good."""
 
 
+DETACH = (0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
+"""Seconds; looks are a second apart, so finer ones say little."""
+
+
 class Metrics:
     """The operator's metrics on a registry of their own, so that each test has a fresh one."""
 
@@ -71,6 +75,35 @@ class Metrics:
             "From the operator's verdict to the EndpointSlice that says so, by direction: in, out.",
             ("direction",),
             buckets=ARRIVAL,
+            registry=reg,
+        )
+        self.gateway_scrapes = Counter(
+            "upstream_guard_gateway_scrapes",
+            "Looks at a gateway's own metrics or upstream list, by result: ok, unreachable, timeout, status "
+            "(an HTTP error), too-large, unreadable, token (its file cannot be read), mixed (several "
+            "replicas at one address).",
+            ("gateway", "result"),
+            registry=reg,
+        )
+        self.gateway_requests = Counter(
+            "upstream_guard_gateway_requests",
+            "Requests for a guarded Service as its gateway counted them, by the status that the client got; "
+            "by class (5xx) where the gateway tells no more.",
+            (*GUARD, "gateway", "code"),
+            registry=reg,
+        )
+        self.gateway_stale_endpoints = Gauge(
+            "upstream_guard_gateway_stale_endpoints",
+            "Endpoints that have left the EndpointSlices and that a replica of the gateway may still pick.",
+            (*GUARD, "gateway"),
+            registry=reg,
+        )
+        self.gateway_observed_detach = Histogram(
+            "upstream_guard_gateway_observed_detach_seconds",
+            "From an EndpointSlice without an endpoint to the first view of a gateway's replica without it; "
+            "up to one look (1 s) too long.",
+            ("gateway",),
+            buckets=DETACH,
             registry=reg,
         )
         self.drain_pre_stop = Gauge(

@@ -1,9 +1,20 @@
 """Counters to deltas: restarts, new upstreams, and that no delta is ever negative."""
 
+from dataclasses import replace
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from upstream_guard.core.counting import Count, Reading, Subject, deltas
+from upstream_guard.core.counting import (
+    UPTIME_ERROR,
+    Count,
+    Reading,
+    Subject,
+    Succession,
+    deltas,
+    succession,
+)
 from upstream_guard.core.evidence import Failure, GatewayDelta
 from upstream_guard.core.model import ObjectRef
 
@@ -47,9 +58,24 @@ def test_a_restart_is_seen_by_the_start_even_where_counters_have_caught_up():
     assert delta.statuses == {200: 8}
 
 
+@pytest.mark.parametrize("started", [3.0, 0.0])
+def test_another_replica_at_the_same_address_tells_nothing(started):
+    """It ran already when the first one was read: neither its counts nor a reset follow from that."""
+    before, after = reading(10, started=7.0, s200=500), reading(15, started=started, s200=3)
+    assert succession(before, after) is Succession.OTHER
+    assert not list(deltas("edge", "r", before, after))
+
+
 def test_a_start_that_is_told_in_whole_seconds_is_no_restart():
     delta = one(reading(10, started=1.0, s200=5), reading(15, started=1.9, s200=8))
     assert delta.statuses == {200: 3}
+
+
+def test_an_uptime_that_is_renewed_now_and_then_is_no_restart():
+    """Envoy's is up to five seconds old, so that its start seems to come later from look to look."""
+    before = replace(reading(100, started=1.0, s200=5), start_error=UPTIME_ERROR)
+    after = replace(reading(101, started=6.0, s200=8), start_error=UPTIME_ERROR)
+    assert one(before, after).statuses == {200: 3}
 
 
 def test_an_endpoint_without_news_is_left_out_and_a_service_is_not():

@@ -20,6 +20,9 @@ from upstream_guard.controller.drains import DrainAdvisor
 from upstream_guard.controller.engine import Engine
 from upstream_guard.controller.external import ExternalOptions, Externals
 from upstream_guard.controller.external_news import ExternalNews
+from upstream_guard.controller.gateway_meter import GatewayMeter
+from upstream_guard.controller.gateway_targets import GatewayFinder
+from upstream_guard.controller.gateway_watch import GatewayWatch
 from upstream_guard.controller.guards import GuardBook
 from upstream_guard.controller.handlers import make_registry, make_settings
 from upstream_guard.controller.http import StatusServer
@@ -41,6 +44,7 @@ from upstream_guard.core.names import (
     OPERATOR_NAMESPACE,
     PROFILE_PLURAL,
 )
+from upstream_guard.gateways.client import GatewayClient
 from upstream_guard.kube.client import ApiError, KubeClient, pause_before_retry
 from upstream_guard.kube.events import EventRecorder
 from upstream_guard.kube.lease import Elector
@@ -143,6 +147,7 @@ class App:
         )
         self.engine.attach(self.state, self.drains, self.predictions, self.routes, surger)
         self._attach_externals(client)
+        self._attach_gateways()
         self._sweeper = Sweeper(client, self.state, self._recorder, time.time)
         self._webhooks = WebhookRunner(client, options, self.drains, self.book, self.metrics)
         self._http = StatusServer(
@@ -166,6 +171,19 @@ class App:
             self.state,
         )
         self.engine.attach_externals(self.externals)
+
+    def _attach_gateways(self) -> None:
+        """Have the gateways' own view read, and told to metrics."""
+        self._gateway_client = GatewayClient()
+        self.gateways = GatewayWatch(self._gateway_client, time.time, random.random)
+        GatewayMeter(self.metrics, self.book.of_service).attach(self.gateways)
+        self.engine.listed = self.gateways.listed
+        self._finder = GatewayFinder(
+            self.state,
+            self.book,
+            self.drains.gateways,
+            lambda service: (d.endpoint for d in self.gateways.departures(service)),
+        )
 
     # What kopf calls.
 
@@ -219,6 +237,7 @@ class App:
                 "webhook": self._webhooks.run(),
                 "sweep": self._sweep(),
                 "lead": self._lead(),
+                "gateways": self._watch_gateways(),
                 "lag": self._watch_lag(),
                 "predict": self._predict(),
                 "canary": self._measure(),
@@ -237,12 +256,26 @@ class App:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._http.stop()
+            await self._gateway_client.close()
 
     async def _wind_down(self) -> None:
         logger.info("Stopping")
         await self.engine.settle(SETTLE_SECONDS)
         await self._recorder.drain(SETTLE_SECONDS)
         await self.elector.release()
+
+    async def _watch_gateways(self) -> None:
+        """Read the gateways' own view while this replica controls; mistakes there stay there."""
+        await self.elector.acquired.wait()
+        await self.state.wait_synced()
+        while True:
+            work = asyncio.create_task(self.gateways.run(self._finder.targets), name="gateways")
+            try:
+                await asyncio.wait([work])
+            finally:
+                work.cancel()
+            logger.error("Reading gateways failed, and begins again", exc_info=work.exception())
+            await asyncio.sleep(PREDICT_AGAIN_SECONDS)
 
     async def _prefill(self) -> None:
         """Know every guard before the first decision: a pod without a known guard would go free."""

@@ -20,6 +20,7 @@ from upstream_guard.core.acceptance import Acceptance, in_force, judge
 from upstream_guard.core.admission import Decision, Member, Outcome, Scene, View, decide
 from upstream_guard.core.assessment import Situation
 from upstream_guard.core.health import Health
+from upstream_guard.core.holding import ready_endpoints
 from upstream_guard.core.leaving import Reserve, reserve_of
 from upstream_guard.core.model import EndpointSlice, Guard, ListMode, Node, ObjectRef, Pod, Service
 from upstream_guard.core.policy import Unresolved, resolve_probe
@@ -70,6 +71,8 @@ class Engine:
         self.tracker = EndpointTracker(
             metrics, self._verdict, self._answered, self._look_at_node, self._nodes_changed
         )
+        self.listed: Callable[[ObjectRef, frozenset[str]], None] = lambda _service, _ready: None
+        """Told what a guarded Service's EndpointSlices list as ready, whenever one of them changed."""
         self._state: ClusterState | None = None
         self._drains: DrainAdvisor | None = None
         self._predictions: Predictions | None = None
@@ -169,6 +172,11 @@ class Engine:
     def slice(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
         """An EndpointSlice changed."""
         self._timer.arrived(old, new)
+        value = old if new is None else new
+        if value is not None and self._state is not None:
+            service = ObjectRef(value.ref.namespace, value.service)
+            if self._book.of_service(service):
+                self.listed(service, ready_endpoints(self._state.slices_of(service)))
 
     def cluster(self) -> None:
         """Something changed that may concern every guard."""

@@ -180,6 +180,8 @@ class Narrator:
             self._metrics.gate_changes,
             self._metrics.ejections,
             self._metrics.windows_predicted,
+            self._metrics.gateway_requests,
+            self._metrics.gateway_stale_endpoints,
             self._metrics.predictions_scored,
         ):
             metric.remove_by_labels({"namespace": ref.namespace, "guard": ref.name})

@@ -1,7 +1,8 @@
 """From what gateways have counted since they started to what they counted between two looks."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import Final, TypeVar
 
 from upstream_guard.core.evidence import Failure, GatewayDelta
@@ -9,8 +10,11 @@ from upstream_guard.core.model import ObjectRef
 
 K = TypeVar("K")
 
-START_TOLERANCE: Final = 1.5
-"""Seconds by which two accounts of one start may differ: Envoy tells its uptime in whole seconds."""
+START_ERROR: Final = 1.5
+"""Seconds by which two accounts of one start may differ, in whole seconds as they are."""
+UPTIME_ERROR: Final = 65.0
+"""The same where the uptime is told: Envoy renews that only when it flushes its statistics, every 5 s
+unless it is configured otherwise."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -52,12 +56,34 @@ class Reading:
         asked: The Services that it was made for. What was not looked for is not zero.
         counts: What was counted; a subject that is missing has not been used yet.
         started: When the replica's process started, as it says itself; None where it does not.
+        start_error: By how many seconds `started` may be too late.
     """
 
     at: float
     asked: frozenset[ObjectRef]
     counts: Mapping[Subject, Count]
     started: float | None = None
+    start_error: float = START_ERROR
+
+
+class Succession(Enum):
+    """What process a look met, compared with the look before."""
+
+    SAME = "the same, as far as can be known"
+    RESTARTED = "one that has started since"
+    OTHER = "one that ran beside the other: another replica answers at the same address"
+
+
+def succession(before: Reading, after: Reading) -> Succession:
+    """Whether two looks met one process."""
+    if before.started is None or after.started is None:
+        return Succession.SAME
+    error = max(before.start_error, after.start_error)
+    if abs(after.started - before.started) <= error:
+        return Succession.SAME
+    if after.started >= before.at - error:
+        return Succession.RESTARTED
+    return Succession.OTHER
 
 
 def deltas(gateway: str, replica: str, before: Reading, after: Reading) -> Iterator[GatewayDelta]:
@@ -65,7 +91,7 @@ def deltas(gateway: str, replica: str, before: Reading, after: Reading) -> Itera
 
     Counters that went down were reset, by a restart or because the gateway made the upstream anew:
     what they show now has been counted since then, and so since the look before. What was counted
-    between that look and the reset is lost.
+    between that look and the reset is lost. Two looks that met different processes tell nothing.
 
     Args:
         gateway: As in `GatewayDelta`.
@@ -73,36 +99,33 @@ def deltas(gateway: str, replica: str, before: Reading, after: Reading) -> Itera
         before: The look before.
         after: This look. Services that the look before was not made for have no delta yet.
     """
-    known = {} if _restarted(before, after) else before.counts
+    met = succession(before, after)
+    if met is Succession.OTHER:
+        return
+    known = {} if met is Succession.RESTARTED else before.counts
     for subject in sorted(after.counts):
         if subject.service not in before.asked:
             continue
-        count = after.counts[subject]
-        base = known.get(subject, Count())
-        if _went_down(base, count):
-            base = Count()
-        statuses = _less(count.statuses, base.statuses)
-        failures = _less(count.failures, base.failures)
-        if subject.endpoint and not statuses and not failures:
+        delta = _delta(subject, known.get(subject, Count()), after.counts[subject])
+        if delta.endpoint and not delta.statuses and not delta.failures:
             continue
-        yield GatewayDelta(
-            gateway=gateway,
-            service=subject.service,
-            since=before.at,
-            until=after.at,
-            statuses=statuses,
-            classes_only=count.classes_only,
-            failures=failures,
-            endpoint=subject.endpoint,
-            healthy=count.healthy,
-            replica=replica,
-        )
+        yield replace(delta, gateway=gateway, replica=replica, since=before.at, until=after.at)
 
 
-def _restarted(before: Reading, after: Reading) -> bool:
-    if before.started is None or after.started is None:
-        return False
-    return after.started - before.started > START_TOLERANCE
+def _delta(subject: Subject, base: Count, count: Count) -> GatewayDelta:
+    if _went_down(base, count):
+        base = Count()
+    return GatewayDelta(
+        gateway="",
+        service=subject.service,
+        since=0.0,
+        until=0.0,
+        statuses=_less(count.statuses, base.statuses),
+        classes_only=count.classes_only,
+        failures=_less(count.failures, base.failures),
+        endpoint=subject.endpoint,
+        healthy=count.healthy,
+    )
 
 
 def _went_down(base: Count, count: Count) -> bool:

@@ -23,6 +23,8 @@ LEASE: Final = "upstream-guard"
 """Name of the controller's Lease, in the operator's namespace."""
 OPERATOR_NAMESPACE: Final = "upstream-guard-system"
 """Where `deploy/` installs the operator."""
+TOKEN_FOLDER: Final = "/etc/upstream-guard/tokens"  # noqa: S105 (a folder's name, no token)
+"""Where a GatewayProfile's token files are mounted."""
 SERVICE_ACCOUNT: Final = "upstream-guard"
 
 WEBHOOK_CONFIGURATION: Final = "upstream-guard"

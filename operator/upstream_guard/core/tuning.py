@@ -153,6 +153,9 @@ class GatewayProfile:
         bad_statuses: As in `GatewayFacts`.
         address: URL where the operator reaches the gateway; empty where not said.
         metrics_url: URL of its metrics; empty where not said.
+        admin_url: URL of its admin API, without a path; empty where not said.
+        prometheus_url: URL of a Prometheus that has its metrics; empty where not said.
+        prometheus_token: Name of the file with the token for it; empty where there is none.
         connect_timeout: Seconds.
         read_timeout: Seconds.
         keepalive_idle: Seconds that it keeps an idle connection; 0 where it keeps none.
@@ -173,6 +176,9 @@ class GatewayProfile:
     bad_statuses: tuple[int, ...] | None = None
     address: str = ""
     metrics_url: str = ""
+    admin_url: str = ""
+    prometheus_url: str = ""
+    prometheus_token: str = ""
     connect_timeout: float | None = None
     read_timeout: float | None = None
     keepalive_idle: float | None = None

@@ -137,6 +137,19 @@ def profile_of(controller: str) -> Profile:
     return PROFILES.get(controller) or unknown(controller)
 
 
+def profile_for(facts: GatewayFacts, profiles: Iterable[GatewayProfile]) -> GatewayProfile | None:
+    """The GatewayProfile that speaks of a gateway; the first by name where several do."""
+
+    def speaks(profile: GatewayProfile) -> bool:
+        if facts.kind is GatewayKind.PROFILE:
+            return profile.name == facts.name
+        if facts.kind is GatewayKind.GATEWAY:
+            return facts.name in profile.gateways
+        return facts.name in profile.ingress_classes
+
+    return min((p for p in profiles if speaks(p)), key=lambda p: p.name, default=None)
+
+
 def _first_override(facts: GatewayFacts, profiles: Iterable[GatewayProfile]) -> GatewayFacts:
     profile = next(iter(profiles), None)
     if profile is None:

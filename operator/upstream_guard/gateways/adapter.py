@@ -8,7 +8,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from upstream_guard.core.counting import Count, Reading, Subject
+from upstream_guard.core.counting import (
+    START_ERROR,
+    UPTIME_ERROR,
+    Count,
+    Reading,
+    Subject,
+)
 from upstream_guard.core.evidence import Failure, UpstreamView
 from upstream_guard.core.holding import address_of
 from upstream_guard.core.model import ObjectRef, Pod, ServicePort
@@ -122,6 +128,7 @@ class Tally:
         self._at = at
         self._sums: dict[Subject, _Sums] = {}
         self._started: float | None = None
+        self._start_error = START_ERROR
 
     def answered(self, service: ObjectRef, status: str, number: float, endpoint: str = "") -> None:
         """Answers of one status (`502`), or of one class of them (`5xx`)."""
@@ -158,12 +165,12 @@ class Tally:
     def uptime(self, seconds: float) -> None:
         """How long the process has run."""
         if whole(seconds) is not None:
-            self._started = self._at - seconds
+            self._started, self._start_error = self._at - seconds, UPTIME_ERROR
 
     def since(self, start: float) -> None:
         """When the process started."""
         if whole(start) is not None:
-            self._started = start
+            self._started, self._start_error = start, START_ERROR
 
     def reading(self, asked: frozenset[ObjectRef]) -> Reading:
         """All of it, as one look."""
@@ -176,7 +183,7 @@ class Tally:
             )
             for subject, sums in self._sums.items()
         }
-        return Reading(self._at, asked, counts, self._started)
+        return Reading(self._at, asked, counts, self._started, self._start_error)
 
     def _of(self, service: ObjectRef, endpoint: str) -> _Sums:
         return self._sums.setdefault(Subject(service, endpoint), _Sums())

@@ -1,16 +1,23 @@
 """The Prometheus text format, as far as somebody asked: what is not wanted is not parsed."""
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-MAX_LINE: Final = 4_096
+MAX_LINE: Final = 2_048
 """Characters of a line; longer ones are passed over."""
-MAX_SAMPLES: Final = 50_000
-"""Lines that are parsed of one page: about 1.5 s of a slow machine."""
+MAX_SAMPLES: Final = 60_000
+"""Lines that are parsed of one page."""
+MAX_SECONDS: Final = 3.0
+"""CPU time for one page: as much as 60,000 lines need on a slow machine."""
+
+
+class UnreadableError(ValueError):
+    """What a gateway answered is not what its product answers, or too much of it."""
 
 
 def parse_samples(
@@ -25,15 +32,19 @@ def parse_samples(
         text: A page of metrics.
         names: Full names of the samples, `_total` and `_count` included.
         wanted: Looks at a whole line before it is parsed.
+
+    Raises:
+        UnreadableError: There is more than can be parsed. Half a page would be worse than none: what
+            is missing in one look seems to be new in the next.
     """
-    parsed = 0
+    started, parsed = time.thread_time(), 0
     for found in _lines(names).finditer(text):
         line = found[0]
         if len(line) > MAX_LINE or not wanted(line):
             continue
         parsed += 1
-        if parsed > MAX_SAMPLES:
-            return
+        if parsed > MAX_SAMPLES or time.thread_time() - started > MAX_SECONDS:
+            raise UnreadableError(f"more than {parsed - 1} lines, of which each takes its time")
         yield from _parse(line)
 
 

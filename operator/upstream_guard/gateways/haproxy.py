@@ -5,7 +5,7 @@ from upstream_guard.gateways import haproxy_stats
 from upstream_guard.gateways.families import HAPROXY_TO_CLUSTER_IP
 from upstream_guard.gateways.profile import through_cluster_ip
 
-ADAPTER = haproxy_stats.adapter(lambda _: (), "/stats;csv")
+ADAPTER = haproxy_stats.adapter(lambda _: ())
 """Its backends have names of the user's own: the statistics page says where they lead."""
 
 PROFILE = through_cluster_ip(

@@ -40,35 +40,23 @@ _FAILURES: Final[Mapping[str, Failure]] = {
 _START: Final = "haproxy_process_start_time_seconds"
 SERIES: Final = frozenset({_ANSWERS, _ACTIVE, *_FAILURES})
 
+CSV: Final = ";csv"
+"""After the URL of the statistics page: the same as CSV."""
 MAX_ROWS: Final = 50_000
 _UP: Final = ("UP", "no check")
 _NOT_SERVERS: Final = frozenset({"FRONTEND", "BACKEND"})
 
 
-def adapter(
-    names: Callable[[Known], Iterable[str]],
-    stats_path: str,
-    pods: PodSigns | None = None,
-) -> Adapter:
-    """The adapter of a product that calls its backends so.
-
-    Args:
-        names: How it calls a Service.
-        stats_path: Of the statistics page as CSV. Addresses are in it with `stats show-legends`.
-        pods: How its replicas are recognised.
-    """
-
-    def read(documents: Mapping[str, bytes], directory: Directory) -> Listing:
-        return read_csv(documents[stats_path], directory)
-
+def adapter(names: Callable[[Known], Iterable[str]], pods: PodSigns | None = None) -> Adapter:
+    """The adapter of a product that calls its backends so."""
     return Adapter(
         label=LABEL,
         series=SERIES,
         count=count,
         process=frozenset({_START}),
         names=names,
-        list_paths=(stats_path,),
-        read_lists=read,
+        list_paths=(CSV,),
+        read_lists=read_csv,
         pods=pods,
     )
 
@@ -90,15 +78,15 @@ def count(samples: Iterable["Sample"], directory: Directory, tally: Tally) -> No
             tally.failed(service, _FAILURES[sample.name], sample.value)
 
 
-def read_csv(document: bytes, directory: Directory) -> Listing:
-    """The servers of the statistics page.
+def read_csv(documents: Mapping[str, bytes], directory: Directory) -> Listing:
+    """The servers of the statistics page; their addresses are in it with `stats show-legends`.
 
     Raises:
         ValueError: It is not that page.
     """
     builder = ListingBuilder()
     proxies: dict[str, list[_Server]] = {}
-    for row in _rows(document.decode("utf-8", "replace")):
+    for row in _rows(documents[CSV].decode("utf-8", "replace")):
         servers = proxies.setdefault(row["pxname"], [])
         if row["svname"] not in _NOT_SERVERS:
             servers.append(_Server(row.get("addr") or "", row.get("status") or ""))

@@ -29,7 +29,6 @@ def _names(known: Known) -> Iterator[str]:
 
 ADAPTER = haproxy_stats.adapter(
     _names,
-    "/;csv",
     PodSigns(
         # Of its manifests and of its chart.
         labels=({"run": "haproxy-ingress"}, {"app.kubernetes.io/name": "kubernetes-ingress"}),

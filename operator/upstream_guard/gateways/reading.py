@@ -10,13 +10,9 @@ from prometheus_client.samples import Sample
 from upstream_guard.core.counting import Reading
 from upstream_guard.core.model import ObjectRef
 from upstream_guard.gateways.adapter import Adapter, Directory, Known, Listing, Tally
-from upstream_guard.gateways.exposition import parse_samples
+from upstream_guard.gateways.exposition import UnreadableError, parse_samples
 
 MAX_QUOTE: Final = 80
-
-
-class UnreadableError(ValueError):
-    """What a gateway answered is not what its product answers."""
 
 
 def read_metrics(
@@ -34,6 +30,9 @@ def read_metrics(
         known: The guarded Services behind it.
         learned: Names from its upstream list.
         at: When it was read.
+
+    Raises:
+        UnreadableError: It is more than can be parsed.
     """
     entries = tuple(known)
     directory = Directory(entries, adapter.names, learned)

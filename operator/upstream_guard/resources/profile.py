@@ -35,8 +35,15 @@ class _Match(Strict):
     services: Annotated[list[_Service], Field(max_length=256), AfterValidator(check_distinct)] = []  # noqa: RUF012
 
 
-class _Metrics(Strict):
+class _Endpoint(Strict):
     url: _Url
+
+
+class _Prometheus(Strict):
+    url: _Url
+    token_file: Annotated[str, text(_LABEL, 63, "the name of a file, without a folder")] | None = (
+        None
+    )
 
 
 class _Timeouts(Strict):
@@ -69,7 +76,9 @@ class _Spec(Strict):
         | None
     ) = None
     address: _Url | None = None
-    metrics: _Metrics | None = None
+    metrics: _Endpoint | None = None
+    admin: _Endpoint | None = None
+    prometheus: _Prometheus | None = None
     timeouts: _Timeouts = _Timeouts()
     keep_alive: _KeepAlive = _KeepAlive()
     retries: Annotated[int, Field(ge=0, le=20)] | None = None
@@ -91,6 +100,12 @@ def parse_profile(body: object) -> GatewayProfile:
             "nothing"
         )
         raise ProfileError([Problem("spec.match", message)])
+    if spec.metrics and spec.prometheus:
+        message = (
+            "metrics says where the gateway is read, prometheus where somebody else's copy is; set one "
+            "of them"
+        )
+        raise ProfileError([Problem("spec", message)])
     metadata = checked.get("metadata") or {}
     return GatewayProfile(
         name=str(metadata.get("name") or "")[:253],
@@ -104,6 +119,9 @@ def parse_profile(body: object) -> GatewayProfile:
         bad_statuses=None if spec.error_statuses is None else tuple(spec.error_statuses),
         address=spec.address or "",
         metrics_url=spec.metrics.url if spec.metrics else "",
+        admin_url=spec.admin.url if spec.admin else "",
+        prometheus_url=spec.prometheus.url if spec.prometheus else "",
+        prometheus_token=(spec.prometheus.token_file or "") if spec.prometheus else "",
         connect_timeout=spec.timeouts.connect,
         read_timeout=spec.timeouts.read,
         keepalive_idle=spec.keep_alive.idle,

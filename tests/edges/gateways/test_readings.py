@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from upstream_guard.core.counting import Count, Subject
 from upstream_guard.core.evidence import Failure
 from upstream_guard.core.model import ObjectRef, ServicePort
-from upstream_guard.gateways import PROFILES
+from upstream_guard.gateways import PROFILES, exposition
 from upstream_guard.gateways.adapter import Known
-from upstream_guard.gateways.reading import UnreadableError, read_lists, read_metrics
+from upstream_guard.gateways.exposition import UnreadableError
+from upstream_guard.gateways.reading import read_lists, read_metrics
 
 DATA = Path(__file__).parents[2] / "data/gateways"
 NAMES = ("ok", "refused", "reset", "early", "bad", "slow", "empty", "mixed")
@@ -172,7 +173,7 @@ class TestHaproxy:
         assert listing.usable[ref("m")] == {"127.0.0.1:9501"}
         text = (DATA / "haproxy-2.6-stats.csv").read_text()
         page = text.replace("mixed,", "default_svc_mixed_http,").replace("127.0.0.1", "10.0.0.1")
-        documents = {"/;csv": page.encode()}
+        documents = {";csv": page.encode()}
         listing = read_lists(adapter_of("haproxytech"), documents, [service("mixed")])
         assert listing.usable == {ref("mixed"): {"10.0.0.1:9501", "10.0.0.1:9506"}}
         assert listing.unusable == {ref("mixed"): {"10.0.0.1:9505"}}
@@ -180,9 +181,7 @@ class TestHaproxy:
     def test_without_addresses_there_is_no_list_rather_than_an_empty_one(self):
         text = (DATA / "haproxy-2.6-stats.csv").read_text()
         page = text.replace("mixed,", "default_svc_mixed_http,").replace("127.0.0.1:9501", "")
-        listing = read_lists(
-            adapter_of("haproxytech"), {"/;csv": page.encode()}, [service("mixed")]
-        )
+        listing = read_lists(adapter_of("haproxytech"), {";csv": page.encode()}, [service("mixed")])
         assert listing.usable == {}
 
 
@@ -322,6 +321,16 @@ class TestHostile:
     def test_statuses_that_are_none(self, status):
         page = f'envoy_cluster_upstream_rq{{envoy_cluster_name="default_ok_80",envoy_response_code="{status}"}} 1\n'
         assert counts("contour", page, BY_NAME) == {}
+
+    def test_more_than_can_be_parsed_is_refused_and_not_cut_short(self, monkeypatch):
+        monkeypatch.setattr(exposition, "MAX_SAMPLES", 5)
+        row = 'envoy_cluster_upstream_rq{envoy_cluster_name="default_ok_80",envoy_response_code="200"} 1\n'
+        assert counts("contour", row * 5, BY_NAME)["ok"].statuses == {200: 5}
+        with pytest.raises(UnreadableError):
+            counts("contour", row * 6, BY_NAME)
+        monkeypatch.setattr(exposition, "MAX_SECONDS", -1.0)
+        with pytest.raises(UnreadableError):
+            counts("contour", row, BY_NAME)
 
     def test_a_line_without_end_is_passed_over(self):
         label = "x" * 1_000_000
