@@ -71,6 +71,10 @@ http://:{setup.port} {{
         """Served by its admin API."""
         return f"http://{support.LOOPBACK}:{setup.admin_port}/metrics"
 
+    def admin_url(self, setup: Setup) -> str:
+        """Its admin API."""
+        return f"http://{support.LOOPBACK}:{setup.admin_port}"
+
 
 def _site(host: str, port: int, upstream: str) -> str:
     return f"""\

@@ -34,6 +34,8 @@ MANAGED: Final = {"app.kubernetes.io/managed-by": "upstream-guard-lab"}
 UNROUTED: Final = 404
 """What Envoy answers to a host that it does not know."""
 _STATE_FILE = "gateway.json"
+_CONFIG_FILE = "contour.yaml"
+"""For what Contour has no flag."""
 _PROCESSES = ("contour", "envoy")
 """The second is fed by the first."""
 
@@ -49,6 +51,8 @@ class Ports:
     contour_metrics: int
     contour_health: int
     contour_debug: int
+    admin: int = 0
+    """What Envoy's admin interface shows on its own pod's loopback address; 0 shows it nowhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +148,8 @@ class Contour:
             folder = support.folder(cluster, self.name)
             folder.mkdir(parents=True, exist_ok=True)
             support.write(folder / _STATE_FILE, json.dumps(asdict(ports), indent=2))
+            config = yaml.safe_dump({"network": {"admin-port": ports.admin}})
+            support.write(folder / _CONFIG_FILE, config)
             _install(cluster, crds)
             support.start(cluster, "contour", contour_command(contour, cluster, ports))
             support.until_listening(cluster, "contour", ports.xds)
@@ -167,7 +173,8 @@ class Contour:
 
     def _running(self, ports: Ports) -> RunningGateway:
         metrics = f"http://{support.LOOPBACK}:{ports.stats}/stats/prometheus"
-        return RunningGateway(self.name, support.LOOPBACK, ports.http, metrics)
+        admin = f"http://{support.LOOPBACK}:{ports.admin}"
+        return RunningGateway(self.name, support.LOOPBACK, ports.http, metrics, admin)
 
 
 def contour_command(program: Path, cluster: Cluster, ports: Ports) -> list[str]:
@@ -178,6 +185,7 @@ def contour_command(program: Path, cluster: Cluster, ports: Ports) -> list[str]:
         str(program),
         "serve",
         f"--kubeconfig={cluster.kubeconfig}",
+        f"--config-path={support.folder(cluster, 'contour') / _CONFIG_FILE}",
         "--insecure",
         "--disable-leader-election",
         f"--xds-address={address}",
@@ -322,7 +330,7 @@ def _bootstrap(contour: Path, folder: Path, ports: Ports) -> None:
 
 def _choose_ports() -> Ports:
     http = support.free_port(DEFAULT_PORT)
-    others = support.free_ports(DEFAULT_PORT + ADMIN_OFFSET, 6)
+    others = support.free_ports(DEFAULT_PORT + ADMIN_OFFSET, 7)
     return Ports(http, *others)
 
 

@@ -59,6 +59,9 @@ frontend metrics
   bind {support.LOOPBACK}:{setup.admin_port}
   no log
   http-request use-service prometheus-exporter if {{ path /metrics }}
+  stats enable
+  stats uri /stats
+  stats show-legends
 frontend gateway
   option httplog
   bind {support.LOOPBACK}:{setup.port} backlog 4096
@@ -85,6 +88,10 @@ backend unrouted
     def metrics_url(self, setup: Setup) -> str:
         """Its own exporter."""
         return f"http://{support.LOOPBACK}:{setup.admin_port}/metrics"
+
+    def admin_url(self, setup: Setup) -> str:
+        """Its statistics page."""
+        return f"http://{support.LOOPBACK}:{setup.admin_port}/stats"
 
 
 ADDON = PlainGateway(Haproxy())

@@ -67,6 +67,11 @@ LogFormat "%{{msec}}t %V \\"%r\\" %>s %{{us}}T" upstream
         del setup
         return ""
 
+    def admin_url(self, setup: Setup) -> str:
+        """Apache tells nobody."""
+        del setup
+        return ""
+
 
 def preamble(folder: Path, port: int, modules: Sequence[str]) -> str:
     """What every configuration begins with. Errors go to standard error, each with its Host.

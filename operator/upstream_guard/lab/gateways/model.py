@@ -32,6 +32,8 @@ class RunningGateway:
     port: int
     metrics_url: str = ""
     """Prometheus metrics; "" where the product has none."""
+    admin_url: str = ""
+    """Where it tells its upstream list, as in `GatewayProfile.spec.admin`; "" where it does not."""
 
 
 @dataclass(frozen=True, slots=True)

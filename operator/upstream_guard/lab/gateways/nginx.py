@@ -74,6 +74,11 @@ http {{
         del setup
         return ""
 
+    def admin_url(self, setup: Setup) -> str:
+        """Nginx tells nobody."""
+        del setup
+        return ""
+
 
 def preamble() -> str:
     """What every configuration begins with.

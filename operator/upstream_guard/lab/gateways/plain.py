@@ -104,6 +104,9 @@ class Engine(Protocol):
     def metrics_url(self, setup: Setup) -> str:
         """Prometheus metrics; "" if it has none."""
 
+    def admin_url(self, setup: Setup) -> str:
+        """Where it tells its upstream list; "" if it does not."""
+
 
 @dataclass(frozen=True, slots=True)
 class PlainGateway:
@@ -256,7 +259,11 @@ class PlainGateway:
 
     def _running(self, setup: Setup) -> RunningGateway:
         return RunningGateway(
-            self.name, support.LOOPBACK, setup.port, self.engine.metrics_url(setup)
+            self.name,
+            support.LOOPBACK,
+            setup.port,
+            self.engine.metrics_url(setup),
+            self.engine.admin_url(setup),
         )
 
 
