@@ -220,6 +220,33 @@ def test_a_burst_then_slower_and_slower() -> None:
     assert sum(end > 7200 for end in ends) <= 18, "an hour of peace has few toggles"
 
 
+@pytest.mark.parametrize(
+    ("gateway", "most"),
+    [
+        (Gateway(0.005, keeps=True, ends=0.01), 1000),
+        (Gateway(1.1), 2000),
+        (Gateway(1.1, keeps=True), 3000),
+    ],
+    ids=["follows at once", "kube-proxy", "keeps connections"],
+)
+def test_an_hour_of_peace_costs_little(gateway: Gateway, most: int) -> None:
+    pace, now = Pace(), 0.0
+    toggles = requests = 0
+    while now < 3 * 3600:
+        now = max(now, pace.next_at)
+        _, connections = next_kind(pace, keeps=gateway.keeps)
+        played = replace(gateway, keeps=connections is Connections.KEPT, writes=[])
+        toggle, _, asked = play(played, connections)
+        took = toggle.last_out - toggle.started + canary.QUIET_SECONDS
+        now += took
+        if now >= 2 * 3600:
+            assert len(played.writes) == 2
+            toggles, requests = toggles + 1, requests + asked
+        pace = canary.after_toggle(pace, now, asked, took, 1200, 0.5)
+    assert 14 <= toggles <= 17
+    assert requests <= most
+
+
 def test_the_budget_stretches_a_burst() -> None:
     pace = canary.after_toggle(Pace(), 100.0, requests=600, seconds=2.0, per_minute=600, jitter=0)
     assert pace.next_at == pytest.approx(158.0)

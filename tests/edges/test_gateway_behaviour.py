@@ -7,10 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from upstream_guard.core.causes import Cause
+from upstream_guard.core.latency import Latencies, Measured
 from upstream_guard.core.model import ObjectRef
 from upstream_guard.core.predict.estimate import Estimate
 from upstream_guard.core.predict.gateway import Gateway
-from upstream_guard.core.tuning import CLUSTER_IP, Evidence, GatewayKind, GatewayProfile
+from upstream_guard.core.tuning import (
+    CLUSTER_IP,
+    Evidence,
+    GatewayFacts,
+    GatewayKind,
+    GatewayProfile,
+    with_measurement,
+)
 from upstream_guard.gateways import PROFILES, discover
 from upstream_guard.gateways.behaviour import model_of
 
@@ -180,3 +188,38 @@ def test_retries_of_refused_connections(controller: str, retries: int, hidden: b
 def test_resets_are_retried_by_nginx_only() -> None:
     retrying = {name for name in PROFILES if built_in(name).answer(Cause.RESET).retried}
     assert retrying == {"ingress-nginx", "f5-nginx"}
+
+
+# As the canary measured.
+
+
+def measured(facts: GatewayFacts, p50: float, p99: float, samples: int = 40) -> Gateway:
+    detach = Latencies(samples, p50, p99, p99, p99)
+    attach = Latencies(samples, p50 / 2, p99 / 2, p99 / 2, p99 / 2)
+    return model_of(with_measurement(facts, Measured(detach, attach)))
+
+
+def test_a_measured_gateway_has_the_distribution_that_was_measured() -> None:
+    slow = PROFILES["traefik"].facts("edge", GatewayKind.INGRESS_CLASS)
+    gateway = measured(slow, 0.8, 1.0)
+    assert numbers(gateway.detach) == pytest.approx((0.6, 0.8, 1.0))
+    assert numbers(gateway.attach) == pytest.approx((0.3, 0.4, 0.5))
+    assert gateway.detach.evidence is Evidence.MEASURED
+    assert numbers(measured(slow, 0.8, 1.0, samples=3).detach) == numbers(model_of(slow).detach)
+
+
+def test_kube_proxy_that_was_measured_as_it_is_known_keeps_its_model() -> None:
+    gateway = measured(CLUSTER_IP, 1.03, 1.15)
+    assert gateway.throttle == 1.0
+    assert numbers(gateway.detach) == (0.02, 0.03, 0.06)
+    assert gateway.facts.detach_seconds == 1.15
+
+
+@pytest.mark.parametrize(("p50", "p99"), [(0.03, 0.1), (4.0, 9.0)])
+def test_what_picks_the_pods_otherwise_than_kube_proxy_is_as_it_was_measured(
+    p50: float, p99: float
+) -> None:
+    gateway = measured(CLUSTER_IP, p50, p99)
+    assert gateway.throttle == 0.0
+    assert gateway.detach.value == p50
+    assert gateway.behaviour.serves_terminating

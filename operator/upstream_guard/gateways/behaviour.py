@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Final, TypeVar
 
+from upstream_guard.core.latency import Latencies
 from upstream_guard.core.predict.estimate import Estimate
 from upstream_guard.core.predict.gateway import Behaviour, Gateway
 from upstream_guard.core.tuning import Evidence, GatewayFacts
@@ -35,23 +36,34 @@ _GIVEN: Final = frozenset({Evidence.PROFILE, Evidence.MEASURED})
 def model_of(facts: GatewayFacts) -> Gateway:
     """The model of one gateway: its product's behaviour, its own latencies where they are known.
 
-    A latency that an admin gave or that was measured is taken as it is. Otherwise a gateway that sends
+    A latency that an admin gave is taken as it is, one that was measured as the distribution it had,
+    unless that is kube-proxy's as its model has it. Otherwise a gateway that sends
     to a ClusterIP is as fast as kube-proxy, and one that polls or batches takes between nothing and
     the profile's number.
     """
     profile = profile_of(facts.controller)
-    detach_given = facts.evidence in _GIVEN
-    attach_given = facts.attach_seconds != profile.attach_seconds
+    measured = _as_modelled(facts)
+    detach_given = facts.evidence in _GIVEN and not measured
+    attach_given = facts.attach_seconds != profile.attach_seconds and not measured
     kube_proxy = facts.via_cluster_ip
     throttled = kube_proxy and not (detach_given or attach_given)
     detach, attach = _latencies(facts, profile, throttled=throttled)
     return Gateway(
         facts=facts,
         behaviour=_behaviour(facts, profile),
-        attach=_given(facts, facts.attach_seconds) if attach_given else attach,
-        detach=_given(facts, facts.detach_seconds) if detach_given else detach,
+        attach=_given(facts, facts.attach_seconds, _attach(facts)) if attach_given else attach,
+        detach=_given(facts, facts.detach_seconds, _detach(facts)) if detach_given else detach,
         throttle=MIN_SYNC_PERIOD if throttled else 0.0,
     )
+
+
+def _as_modelled(facts: GatewayFacts) -> bool:
+    """Whether kube-proxy was measured to be what its model says: the model knows when it waits, too."""
+    found = facts.measured if facts.evidence is Evidence.MEASURED else None
+    if found is None or not facts.via_cluster_ip:
+        return False
+    low, high = MIN_SYNC_PERIOD / 2, WAIT_AND_DETACH.high + MIN_SYNC_PERIOD / 2
+    return low <= found.detach.p50 and found.decisive.p99 <= high
 
 
 def _latencies(
@@ -66,9 +78,20 @@ def _latencies(
     )
 
 
-def _given(facts: GatewayFacts, seconds: float) -> Estimate:
+def _given(facts: GatewayFacts, seconds: float, found: Latencies | None) -> Estimate:
     evidence = facts.evidence if facts.evidence in _GIVEN else Evidence.PROFILE
-    return Estimate.exactly(seconds, evidence, facts.source)
+    if found is None or facts.evidence is not Evidence.MEASURED:
+        return Estimate.exactly(seconds, evidence, facts.source)
+    low = max(0.0, 2 * found.p50 - found.p90)
+    return Estimate(low, found.p50, found.p90, evidence, facts.source)
+
+
+def _detach(facts: GatewayFacts) -> Latencies | None:
+    return facts.measured.decisive if facts.measured else None
+
+
+def _attach(facts: GatewayFacts) -> Latencies | None:
+    return facts.measured.attach if facts.measured else None
 
 
 def _up_to(facts: GatewayFacts, seconds: float) -> Estimate:
