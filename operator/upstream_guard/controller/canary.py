@@ -22,6 +22,7 @@ from upstream_guard.controller.measurements import Key, Measurements
 from upstream_guard.controller.responder import Responders
 from upstream_guard.core.canary import (
     CHANGE_BURST,
+    FIRST_BURST,
     MAX_SAMPLES,
     PAIR_SECONDS,
     SURPRISE_BURST,
@@ -189,8 +190,10 @@ class CanaryRunner:
         news = [self._explain(key, plan) for key, plan in found.items() if key not in plans]
         await self._remove_strays(plans.values(), anew=bool(gone))
         for key, plan in plans.items():
-            bird = self._birds.setdefault(key, _Bird(plan))
-            self._follow(bird)
+            if key not in self._birds:
+                burst = FIRST_BURST if self._measurements.of(key) is None else CHANGE_BURST
+                self._birds[key] = _Bird(plan, Pace(burst=burst))
+            self._follow(self._birds[key])
         if any(news):
             self._on_news()
 

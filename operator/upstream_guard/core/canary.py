@@ -331,10 +331,10 @@ def succeed(told: Measured, own: Measured) -> Measured:
 
 # When.
 
-FIRST_BURST: Final = 40
-"""Toggles at the start, of which a fourth looks at kept connections."""
+FIRST_BURST: Final = 30
+"""Toggles at the start, of which a fourth looks at kept connections. Each makes every kube-proxy sync."""
 CHANGE_BURST: Final = 12
-"""Toggles after the gateway changed."""
+"""Toggles after the gateway changed, or the operator started anew."""
 SURPRISE_BURST: Final = 6
 """Toggles after one that took much longer than all before."""
 BURST_GAP: Final = 0.5
