@@ -155,7 +155,8 @@ def command(  # one parameter per flag
     be used.
     """  # noqa: D301 - click reads \b
     logging.basicConfig(level=log_level.upper(), format=LOG_FORMAT, stream=sys.stderr)
-    logging.getLogger("kopf").setLevel(max(logging.WARNING, logging.getLogger().level))
+    for talkative in ("kopf", "httpx"):
+        logging.getLogger(talkative).setLevel(max(logging.WARNING, logging.getLogger().level))
     options = Options(
         kubeconfig=kubeconfig or os.environ.get("KUBECONFIG") or None,
         context=context,
