@@ -114,6 +114,17 @@ def test_no_way_through_means_no_write() -> None:
     assert asked <= canary.REACH_SECONDS / canary.SEARCH_PERIOD + 1
 
 
+def test_a_way_that_is_lost_on_the_way_teaches_nothing() -> None:
+    @dataclass
+    class Vanishing(Gateway):
+        def pick(self, toggle: Toggle, now: float) -> Arrival | None:
+            return None if toggle.detach_at else super().pick(toggle, now)
+
+    for connections in Connections:
+        _, end, _ = play(Vanishing(1.0), connections)
+        assert end is Act.FAIL
+
+
 def test_an_endpoint_that_is_never_forgotten_ends_the_toggle_all_the_same() -> None:
     toggle, end, _ = play(Gateway(10_000.0))
     assert end is Act.DONE

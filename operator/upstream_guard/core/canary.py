@@ -27,6 +27,8 @@ REACH_SECONDS: Final = 5.0
 """How long the way through the gateway may be closed before the toggle is left out."""
 GIVE_UP_SECONDS: Final = 120.0
 """After this long an endpoint that is still used counts as detached then."""
+LOST_SECONDS: Final = 30.0
+"""Silence of both endpoints after which the way through the gateway is lost, and nothing was learned."""
 KEPT_SECONDS: Final = 10.0
 """How much longer than a new one a kept connection may live before the canary ends it itself."""
 KEPT_EVERY: Final = 4
@@ -159,7 +161,7 @@ class Act(StrEnum):
     """Have the endpoint end its connections, as an app does when it stops."""
     DONE = "done"
     FAIL = "fail"
-    """No way to the endpoint that is listed: nothing was changed."""
+    """No way to the endpoint that is listed, mostly before anything was changed: nothing was learned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,10 +244,15 @@ def next_act(toggle: Toggle, now: float) -> Act:
         return _before(toggle, now)
     if not toggle.detach_at:
         return Act.DETACH
-    since = now - toggle.detach_at
-    if toggle.first_in is not None and now - toggle.last_out >= QUIET_SECONDS:
-        return Act.DONE
-    if since >= GIVE_UP_SECONDS:
+    return _after(toggle, now)
+
+
+def _after(toggle: Toggle, now: float) -> Act:
+    """What is to be done while the endpoint is watched."""
+    since, silent = now - toggle.detach_at, now - toggle.last_out
+    if toggle.first_in is None and silent >= LOST_SECONDS:
+        return Act.FAIL
+    if (toggle.first_in is not None and silent >= QUIET_SECONDS) or since >= GIVE_UP_SECONDS:
         return Act.DONE
     sticking = toggle.connections is Connections.KEPT and not toggle.ended_at
     if sticking and since >= toggle.expected + KEPT_SECONDS:
