@@ -134,3 +134,10 @@ async def test_guards_that_go_while_others_are_written_do_not_end_the_writer(
     await until(lambda: writer.current(CART) == {"n": 2})
     assert SHOP not in writer._written
     assert SHOP not in writer._not_before
+
+
+def test_what_an_inner_object_no_longer_has_is_taken_out_of_it():
+    old = {"drain": {"mode": "Enforce", "surge": {"from": 1}}, "risks": [1], "gone": {"a": 1}}
+    new = {"drain": {"mode": "Enforce"}, "risks": [1]}
+    assert status_patch(old, new) == {"drain": {"surge": None}, "gone": None}
+    assert status_patch(new, new) == {}

@@ -21,9 +21,18 @@ WRITE_SECONDS = 1.0
 
 
 def status_patch(old: Json, new: Json) -> dict[str, Any]:
-    """The merge patch (RFC 7386) from one status to another; empty where they are equal."""
-    patch = {key: value for key, value in new.items() if old.get(key) != value}
-    patch.update({key: None for key in old if key not in new})
+    """The merge patch (RFC 7386) from one status to another; empty where they are equal.
+
+    Objects are merged key by key, so what an inner one no longer has must be named as well.
+    """
+    patch: dict[str, Any] = {key: None for key in old if key not in new}
+    for key, value in new.items():
+        before = old.get(key)
+        if isinstance(value, Mapping) and isinstance(before, Mapping):
+            inner = status_patch(before, value)
+            patch.update({key: inner} if inner else {})
+        elif before != value:
+            patch[key] = value
     return patch
 
 
