@@ -131,6 +131,43 @@ class Metrics:
             GUARD,
             registry=reg,
         )
+        self.windows = Counter(
+            "upstream_guard_windows",
+            "Windows that are over, by cause, and by whether a prediction covered them (true, false).",
+            (*GUARD, "cause", "predicted"),
+            registry=reg,
+        )
+        self.window_seconds = Counter(
+            "upstream_guard_window_seconds",
+            "Seconds from the first failed request to the last, of all windows that are over, by cause.",
+            (*GUARD, "cause"),
+            registry=reg,
+        )
+        self.window_lost = Counter(
+            "upstream_guard_window_lost_requests",
+            "Requests lost in windows that are over, by how they are known: exact (the gateway counted "
+            "them), estimated.",
+            (*GUARD, "counted"),
+            registry=reg,
+        )
+        self.windows_open = Gauge(
+            "upstream_guard_windows_open",
+            "Windows that are open.",
+            GUARD,
+            registry=reg,
+        )
+        self.change_window_seconds = Counter(
+            "upstream_guard_change_window_seconds",
+            "Seconds of windows that opened during a change, by the kind of change: 502-seconds per rollout.",
+            (*GUARD, "change"),
+            registry=reg,
+        )
+        self.change_lost = Counter(
+            "upstream_guard_change_lost_requests",
+            "Requests lost in windows that opened during a change, by the kind of change.",
+            (*GUARD, "change"),
+            registry=reg,
+        )
         self.prediction_duration = Histogram(
             "upstream_guard_prediction_duration_seconds",
             "How long predictions took: change (all gateways of one that began), review (of one guard's "

@@ -9,7 +9,9 @@ import pytest
 import yaml
 
 from upstream_guard.core.causes import Cause
+from upstream_guard.core.evidence import Eye
 from upstream_guard.core.model import DrainMode, DrainPolicy
+from upstream_guard.core.observed import Counted, Extent, ObservedWindow
 from upstream_guard.core.predict.state import ChangeKind
 from upstream_guard.core.predict.window import Severity
 from upstream_guard.core.reasons import ConditionType, Reason
@@ -186,6 +188,7 @@ def fullest_status() -> GuardStatus:
         gateways=(CLUSTER_IP,) * 30,
         drain=DrainStatus(DrainMode.RECOMMEND, advice, 30, recommended_patch(advice, ["app"])),
         predictions=(prediction(),) * 30,
+        windows=tuple(window(n) for n in range(30)),
         routes=(
             RouteStatus("g" * 600, "r" * 500, "u" * 2000, "v" * 400, "p" * 600),
             RouteStatus("edge", ""),
@@ -202,6 +205,30 @@ def fullest_status() -> GuardStatus:
             ),
         )
         * 30,
+    )
+
+
+def window(n: int) -> ObservedWindow:
+    """One window with texts of more than any length; every other one is open."""
+    return ObservedWindow(
+        id=f"w-20261126-071530-{n}",
+        gateway="contour " * 200,
+        routes=("Ingress " + "x" * 600,) * 30,
+        cause=Cause.STALE_UPSTREAM,
+        confidence=100,
+        others=((Cause.PROTOCOL_MISMATCH, 40),) * 3,
+        extent=Extent.ENDPOINT,
+        endpoints=("[2001:db8::1]:8080" * 8,) * 20,
+        opened=NOW,
+        detected=NOW + 0.1,
+        closed=NOW + 5 if n % 2 else 0.0,
+        lost=2**40,
+        counted=Counted.ESTIMATED,
+        statuses=dict.fromkeys(range(500, 530), 2**40),
+        eyes=tuple(Eye),
+        evidence="direct probes " * 100,
+        predicted=True,
+        change="rollout of deployment/" + "x" * 600,
     )
 
 
@@ -243,8 +270,9 @@ def test_status_is_stored_whole_and_shown(server) -> None:
             "--type=merge",
             "-o",
             "json",
-            "-p",
-            json.dumps({"status": body}),
+            # As an argument it would be longer than a process may be given.
+            "--patch-file=/dev/stdin",
+            stdin=json.dumps({"status": body}),
         )
         assert patched.ok, patched.err
         stored = json.loads(patched.out)["status"]

@@ -7,7 +7,9 @@ import pytest
 import yaml
 
 from upstream_guard.core.causes import Cause
+from upstream_guard.core.evidence import Eye
 from upstream_guard.core.model import DrainMode, DrainPolicy
+from upstream_guard.core.observed import Counted, Extent, ObservedWindow
 from upstream_guard.core.predict.state import ChangeKind
 from upstream_guard.core.predict.window import Severity
 from upstream_guard.core.reasons import ConditionType, Reason
@@ -31,6 +33,7 @@ from upstream_guard.resources.status import (
     parse_conditions,
     parse_predictions,
     parse_risks,
+    parse_windows,
 )
 
 GOLDEN = Path(__file__).parents[1] / "data/resources/status.yaml"
@@ -72,6 +75,61 @@ STATUS = GuardStatus(
 
 def test_golden() -> None:
     assert build_status(STATUS, None, NOW) == yaml.safe_load(GOLDEN.read_text())
+
+
+WINDOW = ObservedWindow(
+    id="w-20260102-030405-7",
+    gateway="prod/public",
+    routes=("HTTPRoute prod/shop",),
+    cause=Cause.STALE_UPSTREAM,
+    confidence=81,
+    others=((Cause.REFUSED, 12),),
+    extent=Extent.ENDPOINT,
+    endpoints=("198.18.1.4:8080",),
+    opened=NOW,
+    detected=NOW + 0.25,
+    closed=NOW + 1.5,
+    lost=37,
+    counted=Counted.EXACT,
+    statuses={0: 2, 503: 35},
+    eyes=(Eye.METRICS, Eye.ROUTE),
+    evidence="the gateway uses 198.18.1.4:8080, which left the list",
+    predicted=True,
+    change="rollout of deployment/shop",
+)
+BARE = ObservedWindow(
+    "w-20260102-030405-8", "", (), Cause.REFUSED, 99, (), Extent.SERVICE, (), NOW, NOW, 0.0, 0,
+    Counted.ESTIMATED,
+)  # fmt: skip
+
+
+def test_windows_are_read_back_as_they_were_written() -> None:
+    body = build_status(replace(STATUS, windows=(WINDOW, BARE)), None, NOW)
+    assert parse_windows(body) == (WINDOW, BARE)
+    first, second = body["windows"]
+    assert (first["duration"], first["closed"]) == ("1.5s", "2026-01-02T03:04:07.200Z")
+    assert "closed" not in second
+    assert "duration" not in second
+
+
+def test_windows_of_other_versions_are_passed_over() -> None:
+    body = build_status(replace(STATUS, windows=(WINDOW,)), None, NOW)
+    (raw,) = body["windows"]
+    odd = [
+        raw | {"cause": "gremlins"},
+        raw | {"eyes": ["third"]},
+        raw | {"statuses": "many"},
+        7,
+        None,
+    ]
+    found = parse_windows({"windows": odd})
+    assert found == (replace(WINDOW, statuses={}),)
+    assert parse_windows({"windows": {}}) == parse_windows(None) == ()
+
+
+def test_no_more_windows_than_the_schema_allows() -> None:
+    body = build_status(replace(STATUS, windows=(WINDOW,) * 30), None, NOW)
+    assert len(body["windows"]) == 20
 
 
 def test_an_unchanged_situation_gives_an_unchanged_status() -> None:

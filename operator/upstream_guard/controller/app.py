@@ -16,6 +16,7 @@ from kubernetes.aio.client import Configuration
 
 from upstream_guard.controller.canary import CanaryOptions, CanaryRunner
 from upstream_guard.controller.canary_ways import reachable_address
+from upstream_guard.controller.detection import Detection
 from upstream_guard.controller.drains import DrainAdvisor
 from upstream_guard.controller.engine import Engine
 from upstream_guard.controller.external import ExternalOptions, Externals
@@ -35,7 +36,6 @@ from upstream_guard.controller.statuses import StatusWriter
 from upstream_guard.controller.surger import Surger
 from upstream_guard.controller.sweep import Sweeper
 from upstream_guard.controller.webhooks import WebhookRunner
-from upstream_guard.core.evidence import RouteSample
 from upstream_guard.core.model import ObjectRef
 from upstream_guard.core.names import (
     API_VERSION,
@@ -128,8 +128,18 @@ class App:
             self.engine.mark,
             self.scoring,
         )
+        self.detection = Detection(
+            self.book,
+            self.metrics,
+            time.time,
+            self._narrator.window,
+            self.engine.mark,
+            self.predictions,
+            self.engine.tracker,
+            self.scoring,
+        )
         self.routes = RouteProbes(
-            self.metrics, self.predictions.changing, _unheard, self.engine.mark
+            self.metrics, self.detection.hurried, self.detection.route, self.engine.mark
         )
         self.state = ClusterState(client, self.engine, options.namespace)
         self.measurements = Measurements()
@@ -146,6 +156,7 @@ class App:
             self.engine.mark,
         )
         self.engine.attach(self.state, self.drains, self.predictions, self.routes, surger)
+        self.engine.attach_detection(self.detection)
         self._attach_externals(client)
         self._attach_gateways()
         self._sweeper = Sweeper(client, self.state, self._recorder, time.time)
@@ -426,11 +437,6 @@ class App:
         self._narrator.count_conditions()
         self.metrics.leading.set(1 if self._leading else 0)
         self.metrics.probes_delayed.set(self.engine.tracker.scheduler.stats.delayed)
-
-
-def _unheard(guard: ObjectRef, sample: RouteSample) -> None:
-    """Samples count in metrics only, until something makes windows of them."""
-    del guard, sample
 
 
 async def connection_info(configuration: Configuration) -> kopf.ConnectionInfo:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from upstream_guard.controller.detection import Detection
 from upstream_guard.controller.drains import DrainAdvisor
 from upstream_guard.controller.endpoints import EndpointTracker
 from upstream_guard.controller.external import Externals
@@ -79,6 +80,7 @@ class Engine:
         self._routes: RouteProbes | None = None
         self._externals: Externals | None = None
         self._surger: Surger | None = None
+        self._detection: Detection | None = None
         self._unresolved: dict[ObjectRef, str] = {}
         self._active = False
         self._dirty: set[ObjectRef] = set()
@@ -108,6 +110,10 @@ class Engine:
         self._predictions = predictions
         self._routes = routes
         self._surger = surger
+
+    def attach_detection(self, detection: Detection) -> None:
+        """Say who makes windows of what is seen."""
+        self._detection = detection
 
     def attach_externals(self, externals: Externals) -> None:
         """Say who decides over guards with external upstreams."""
@@ -447,19 +453,16 @@ class Engine:
             service_served=self.tracker.service_served(guard.ref),
             workload=state.workload_of(pods[0]) if pods else "",
             sleep_supported=self._drains.sleep_supported,
+            zones={p.node: state.nodes[p.node].zone for p in pods if p.node in state.nodes},
         )
         outlook = self._predictions.look(entry, situation)
+        situation = replace(situation, predictions=outlook.predictions, risks=outlook.risks)
+        windows = self._detection.look(entry, situation) if self._detection else ()
         routes = self._ask_routes(guard, service, state)
         surge = self._surger.consider(entry, situation) if self._surger else None
         self._narrator.decided(
             entry,
-            replace(
-                situation,
-                predictions=outlook.predictions,
-                risks=outlook.risks,
-                routes=routes,
-                surge=surge,
-            ),
+            replace(situation, routes=routes, windows=windows, surge=surge),
         )
 
     def _ask_routes(
@@ -482,6 +485,8 @@ class Engine:
             self._predictions.forget(ref)
         if self._routes is not None:
             self._routes.drop(ref)
+        if self._detection is not None:
+            self._detection.forget(ref)
 
     def _release_orphans(self, namespace: str, state: ClusterState) -> None:
         """Open the gate of every pod that has one and no guard that would ever open it."""

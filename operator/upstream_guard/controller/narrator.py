@@ -19,8 +19,10 @@ from upstream_guard.core.assessment import (
     short_hooks,
     ungated_pods,
 )
+from upstream_guard.core.detect import Hidden, Kind, News
 from upstream_guard.core.model import ObjectRef, Pod
 from upstream_guard.core.names import API_VERSION, GUARD_KIND
+from upstream_guard.core.observed import tell_closed, tell_opened
 from upstream_guard.core.reasons import REASONS, ConditionType, Reason
 from upstream_guard.core.shutdown import AppShutdown, Ending, describe
 from upstream_guard.core.status import EndpointCounts, EndpointState, GuardStatus
@@ -56,6 +58,7 @@ ACTIONS = {
     Reason.UPSTREAM_RESOLVED: "Resolve",
     Reason.UPSTREAM_REFUSED: "Reject",
     Reason.CERTIFICATE_EXPIRING: "Observe",
+    Reason.FAILURES_HIDDEN: "Observe",
 }
 """The `action` of each event: what was done."""
 
@@ -134,6 +137,20 @@ class Narrator:
             worded=True,
         )
 
+    def window(self, entry: GuardEntry, news: News | Hidden) -> None:
+        """A window has opened or closed, or a gateway hides failures."""
+        if isinstance(news, Hidden):
+            self._tell(_guard_subject(entry), Reason.FAILURES_HIDDEN, news.note)
+            return
+        # Each window is a story of its own: in a series the second one would come late.
+        window = news.window
+        if news.kind is Kind.OPENED:
+            action, note = f"Open-{window.id}", tell_opened(window)
+            self._tell(_guard_subject(entry), Reason.WINDOW_OPENED, note, action=action)
+        elif news.kind is Kind.CLOSED:
+            action, note = f"Close-{window.id}", tell_closed(window)
+            self._tell(_guard_subject(entry), Reason.WINDOW_CLOSED, note, action=action)
+
     def written(self, order: Order, entries: Iterable[GuardEntry]) -> None:
         """A gate was written on a pod of these guards."""
         decision, pod = order.decision, order.pod
@@ -183,6 +200,11 @@ class Narrator:
             self._metrics.gateway_requests,
             self._metrics.gateway_stale_endpoints,
             self._metrics.predictions_scored,
+            self._metrics.windows,
+            self._metrics.window_seconds,
+            self._metrics.window_lost,
+            self._metrics.change_window_seconds,
+            self._metrics.change_lost,
         ):
             metric.remove_by_labels({"namespace": ref.namespace, "guard": ref.name})
         self._forget_gauges(ref)

@@ -34,6 +34,7 @@ from upstream_guard.core.predict.live import (
     under_way,
 )
 from upstream_guard.core.predict.review import review
+from upstream_guard.core.predict.rules.runtimes import runtime_of
 from upstream_guard.core.predict.score import Prediction
 from upstream_guard.core.predict.state import AppFacts, Change, ChangeKind, State
 from upstream_guard.core.predict.window import Severity, Window
@@ -214,6 +215,18 @@ class Predictions:
         """Whether a change of this Service is under way, in which pods come and go."""
         guards = (self._memories.get(guard.ref) for guard in self._book.of_service(service))
         return any(memory.busy for memory in guards if memory is not None)
+
+    def under_way(self, ref: ObjectRef) -> tuple[Begun, ...]:
+        """The changes of a guarded Service that have begun and are not over."""
+        memory = self._memories.get(ref)
+        return tuple(known.begun for known in memory.open.values()) if memory else ()
+
+    def app_idle(self, ref: ObjectRef) -> float | None:
+        """Seconds after which the app closes an idle connection, by its image or command; None if unknown."""
+        memory = self._memories.get(ref)
+        sights = memory.sight.workloads if memory else ()
+        found = (runtime_of(c) for s in sights for c in s.workload.template.containers)
+        return min((runtime.idle for runtime in found if runtime is not None), default=None)
 
     def forget(self, ref: ObjectRef) -> None:
         """The guard is gone, or no longer in force."""

@@ -10,6 +10,7 @@ from upstream_guard.core.admission import Absence, Outcome
 from upstream_guard.core.health import NEVER_PROBED, Health, Verdict
 from upstream_guard.core.model import DrainMode, Guard, ListMode, ObjectRef, Pod, Service
 from upstream_guard.core.names import ANNOTATION_INJECTED
+from upstream_guard.core.observed import ObservedWindow, describe_open
 from upstream_guard.core.predict.window import Severity
 from upstream_guard.core.reasons import REASONS, ConditionType, Reason
 from upstream_guard.core.status import (
@@ -50,6 +51,8 @@ class Situation:
         surge: A replica that was added for a drain.
         routes: What is asked through the gateways.
         kube_proxy: The way through the ClusterIP, where it counts and something is measured of it.
+        windows: The last ones as they were told, newest first.
+        zones: Of the nodes that the pods run on, by node.
     """
 
     guard: Guard
@@ -70,6 +73,8 @@ class Situation:
     surge: SurgeRecord | None = None
     routes: tuple[RouteStatus, ...] = ()
     kube_proxy: GatewayFacts | None = None
+    windows: tuple[ObservedWindow, ...] = ()
+    zones: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def live(self) -> tuple[Pod, ...]:
@@ -125,6 +130,7 @@ def assess(situation: Situation) -> GuardStatus:
         situation.risks,
         situation.routes,
         kube_proxy=situation.kube_proxy,
+        windows=situation.windows,
     )
 
 
@@ -247,6 +253,11 @@ def ungated_pods(situation: Situation) -> str:
 
 def _healthy(situation: Situation, endpoints: tuple[EndpointStatus, ...]) -> Condition:
     status, reason, message = _health_reason(situation, endpoints)
+    window = next((w for w in situation.windows if w.closed == 0), None)
+    if window is not None:
+        message = "; ".join(filter(None, (message, describe_open(window))))
+        if status is not ConditionStatus.FALSE:
+            status, reason = ConditionStatus.FALSE, Reason.WINDOW_OPEN
     return _condition(situation, ConditionType.HEALTHY, status, reason, message)
 
 

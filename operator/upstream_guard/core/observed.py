@@ -79,3 +79,63 @@ class ObservedWindow:
     evidence: str = ""
     predicted: bool = False
     change: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """From the first failed request to the last; 0 while it is open."""
+        return max(0.0, self.closed - self.opened) if self.closed else 0.0
+
+    @property
+    def change_kind(self) -> str:
+        """`rollout` of `rollout of deployment/shop`; empty where there was none."""
+        return self.change.partition(" of ")[0]
+
+
+def describe_open(window: ObservedWindow) -> str:
+    """For a condition: nothing that changes while the window is as it was told."""
+    where = f" at {window.gateway}" if window.gateway else ""
+    return f"window {window.id} is open{where}: {window.cause} ({window.confidence} %)"
+
+
+def tell_opened(window: ObservedWindow) -> str:
+    """One sentence for the event that a window has opened."""
+    parts = [_what(window), _found(window)]
+    parts.append("predicted" if window.predicted else "not predicted")
+    if window.change:
+        parts.append(f"under way: {window.change}")
+    if window.evidence:
+        parts.append(window.evidence)
+    return "; ".join(parts)
+
+
+def tell_closed(window: ObservedWindow) -> str:
+    """One sentence for the event that a window has closed."""
+    parts = [
+        f"{_what(window)} for {window.seconds:.1f} s",
+        f"{window.lost} requests lost ({window.counted})",
+        _found(window),
+        "predicted" if window.predicted else "not predicted",
+    ]
+    if window.change:
+        parts.append(f"during the {window.change}")
+    if window.evidence:
+        parts.append(window.evidence)
+    return "; ".join(parts)
+
+
+def _what(window: ObservedWindow) -> str:
+    """Whose requests failed, and how clients saw it."""
+    where = window.gateway or "by direct probes"
+    routes = f", {', '.join(window.routes[:3])}" if window.routes else ""
+    seen = ", ".join(
+        f"{count} × {status or 'no answer'}" for status, count in window.statuses.items()
+    )
+    return f"{window.id} ({where}{routes}): requests failed" + (f" with {seen}" if seen else "")
+
+
+def _found(window: ObservedWindow) -> str:
+    """Why, and where."""
+    others = ", ".join(f"{cause} {percent} %" for cause, percent in window.others)
+    rather = f" (else {others})" if others else ""
+    at = f" at {', '.join(window.endpoints[:5])}" if window.endpoints else ""
+    return f"cause {window.cause} {window.confidence} %{rather}, {window.extent}{at}"

@@ -58,6 +58,7 @@ class Reason(StrEnum):
     FLOOR_REACHED = "FloorReached"
     PROBE_NEVER_SUCCEEDED = "ProbeNeverSucceeded"
     PROBE_UNRESOLVED = "ProbeUnresolved"
+    WINDOW_OPEN = "WindowOpen"
 
     NO_RISK = "NoRisk"
     DRAIN_NOT_ENFORCED = "DrainNotEnforced"
@@ -98,6 +99,9 @@ class Reason(StrEnum):
     UPSTREAM_RESOLVED = "UpstreamResolved"
     UPSTREAM_REFUSED = "UpstreamRefused"
     CERTIFICATE_EXPIRING = "CertificateExpiring"
+    WINDOW_OPENED = "WindowOpened"
+    WINDOW_CLOSED = "WindowClosed"
+    FAILURES_HIDDEN = "FailuresHidden"
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +243,12 @@ REASONS: Final[Mapping[Reason, ReasonInfo]] = MappingProxyType(
             "How to probe the pods cannot be settled, for example because no container has the "
             "named target port.",
             "Set `spec.probe.port`, or name the port in the container.",
+        ),
+        Reason.WINDOW_OPEN: _condition(
+            ConditionType.HEALTHY,
+            "Requests fail though every endpoint is seen to serve: what is wrong lies between them and "
+            "the users. The message names the window and its cause.",
+            "Look at the window in status.windows; `upstream-guard explain CAUSE` says more.",
         ),
         Reason.NO_RISK: _condition(
             ConditionType.AT_RISK, "No risk is known that waits for the next change."
@@ -391,6 +401,19 @@ REASONS: Final[Mapping[Reason, ReasonInfo]] = MappingProxyType(
         Reason.CERTIFICATE_EXPIRING: _warning(
             "The certificate of an external upstream ends within `tls.warnBefore`.",
             "Renew it.",
+        ),
+        Reason.WINDOW_OPENED: _warning(
+            "Requests through a gateway fail, or must fail by what direct probes see; the message says why, "
+            "where and since when. One event for each window; status.windows has all that is known.",
+            "`upstream-guard explain CAUSE` says what leads to the cause and what helps.",
+        ),
+        Reason.WINDOW_CLOSED: _normal(
+            "Requests are answered again. The message says how long they were not, how many were lost and "
+            "how that is known, why, and whether it had been predicted."
+        ),
+        Reason.FAILURES_HIDDEN: _normal(
+            "A gateway tried again, or sent requests elsewhere, so that no user saw a failure that there "
+            "was. Told once in five minutes for a gateway.",
         ),
         Reason.RISKS_FOUND: _warning(
             "Something waits for the next change to fail requests. Told once, and again only when "

@@ -152,10 +152,20 @@ def look(
         for address, known in direct.ailing.items()
         if known.last >= min(now - HORIZON, keep_from)
     }
-    for address in sorted(failing)[:MAX_ENDPOINTS]:
+    for address in sorted(failing | _left_failing(direct, found))[:MAX_ENDPOINTS]:
         ailing[address] = _ails(direct, found[address], now)
     return Direct(
         now, found, _gone(direct, found, ailing, now, keep_from), ailing, failing & ailing.keys()
+    )
+
+
+def _left_failing(direct: Direct, found: Mapping[str, Probed]) -> frozenset[str]:
+    """Endpoints taken out of the list since the last look because they failed, if only silently."""
+    return frozenset(
+        address
+        for address, before in direct.endpoints.items()
+        if before.listed and address in found and not found[address].listed
+        if found[address].health.verdict is Verdict.FAILING and found[address].health.cause
     )
 
 

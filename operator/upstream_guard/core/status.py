@@ -11,6 +11,7 @@ from typing import Final
 
 from upstream_guard.core.causes import Cause
 from upstream_guard.core.model import DrainMode
+from upstream_guard.core.observed import ObservedWindow
 from upstream_guard.core.predict.state import ChangeKind
 from upstream_guard.core.predict.window import Severity
 from upstream_guard.core.reasons import ConditionType, Reason
@@ -241,6 +242,8 @@ class GuardStatus:
     upstreams: tuple[UpstreamStatus, ...] = ()
     kube_proxy: GatewayFacts | None = None
     """The way through the ClusterIP, where it counts beside the gateways and was measured."""
+    windows: tuple[ObservedWindow, ...] = ()
+    """The last ones, newest first; those that are open among them."""
 
     @property
     def counts(self) -> EndpointCounts:

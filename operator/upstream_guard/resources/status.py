@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from upstream_guard.core.causes import Cause
+from upstream_guard.core.evidence import Eye
 from upstream_guard.core.latency import Latencies, Measured
+from upstream_guard.core.observed import MAX_WINDOWS, Counted, Extent, ObservedWindow
 from upstream_guard.core.predict.state import ChangeKind
 from upstream_guard.core.predict.window import Severity
 from upstream_guard.core.reasons import ConditionType, Reason
@@ -41,6 +43,10 @@ _MAX_SOURCE: Final = 512
 _MAX_DETAIL: Final = 256
 _MAX_PATCH: Final = 4096
 _MAX_GATEWAYS: Final = 20
+_MAX_FAILED_ROUTES: Final = 8
+_MAX_OTHERS: Final = 3
+_MAX_AT_FAULT: Final = 10
+_MAX_STATUSES: Final = 16
 
 
 def build_status(status: GuardStatus, old: object, now: float) -> dict[str, Any]:
@@ -73,6 +79,7 @@ def build_status(status: GuardStatus, old: object, now: float) -> dict[str, Any]
         "predictions": [_prediction(p) for p in status.predictions[:MAX_PREDICTIONS]],
         "risks": [_risk(risk) for risk in status.risks[:MAX_RISKS]],
         "upstreams": [_upstream(upstream) for upstream in status.upstreams],
+        "windows": [_window(window) for window in status.windows[:MAX_WINDOWS]],
     }
     return body | {key: found for key, found in lists.items() if found}
 
@@ -137,6 +144,11 @@ Measurement = tuple[tuple[GatewayKind, str], Measured | None, str]
 def parse_measurements(status: object) -> tuple[Measurement, ...]:
     """What a guard's status tells of gateways; what this version does not know is passed over."""
     return tuple(m for raw in _records(status, "gateways") for m in _parse_measurement(raw))
+
+
+def parse_windows(status: object) -> tuple[ObservedWindow, ...]:
+    """The windows in a guard's status; those that this version does not know are passed over."""
+    return tuple(w for raw in _records(status, "windows") for w in _parse_window(raw))
 
 
 def format_instant(seconds: float) -> str:
@@ -424,6 +436,71 @@ def _parse_risk(raw: Mapping[str, Any]) -> Iterable[RiskStatus]:
         return
     texts = (_text(raw, key) for key in ("subject", "path", "message", "remedy"))
     yield RiskStatus(_text(raw, "risk"), severity, *texts)
+
+
+def _window(window: ObservedWindow) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "id": _cut(window.id, 64),
+        "gateway": _cut(window.gateway, 512),
+        "routes": [_cut(route, 320) for route in window.routes[:_MAX_FAILED_ROUTES]],
+        "cause": window.cause.value,
+        "confidencePercent": window.confidence,
+        "otherCauses": [{"cause": c.value, "percent": p} for c, p in window.others[:_MAX_OTHERS]],
+        "extent": window.extent.value,
+        "endpoints": [_cut(address, 64) for address in window.endpoints[:_MAX_AT_FAULT]],
+        "opened": format_instant(window.opened),
+        "detected": format_instant(window.detected),
+        "lostRequests": window.lost,
+        "counted": window.counted.value,
+        "statuses": [
+            {"status": status, "requests": count}
+            for status, count in list(window.statuses.items())[:_MAX_STATUSES]
+        ],
+        "eyes": [eye.value for eye in window.eyes],
+        "evidence": _cut(window.evidence, 512),
+        "predicted": window.predicted,
+        "change": _cut(window.change, 320),
+    }
+    if window.closed:
+        body["closed"] = format_instant(window.closed)
+        body["duration"] = format_seconds(window.seconds)
+    return {key: value for key, value in body.items() if value not in ("", [])}
+
+
+def _parse_window(raw: Mapping[str, Any]) -> Iterable[ObservedWindow]:
+    try:
+        yield ObservedWindow(
+            id=_text(raw, "id"),
+            gateway=_text(raw, "gateway"),
+            routes=_texts(raw, "routes"),
+            cause=Cause(_text(raw, "cause")),
+            confidence=_number(raw, "confidencePercent"),
+            others=tuple(
+                (Cause(_text(r, "cause")), _number(r, "percent"))
+                for r in _records(raw, "otherCauses")
+            ),
+            extent=Extent(_text(raw, "extent")),
+            endpoints=_texts(raw, "endpoints"),
+            opened=parse_time(_text(raw, "opened")),
+            detected=parse_time(_text(raw, "detected")),
+            closed=parse_time(_text(raw, "closed")) if raw.get("closed") else 0.0,
+            lost=_number(raw, "lostRequests"),
+            counted=Counted(_text(raw, "counted")),
+            statuses={
+                _number(r, "status"): _number(r, "requests") for r in _records(raw, "statuses")
+            },
+            eyes=tuple(Eye(text) for text in _texts(raw, "eyes")),
+            evidence=_text(raw, "evidence"),
+            predicted=raw.get("predicted") is True,
+            change=_text(raw, "change"),
+        )
+    except ValueError:
+        return
+
+
+def _texts(raw: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    found = raw.get(key)
+    return tuple(t for t in found if isinstance(t, str)) if isinstance(found, list) else ()
 
 
 def _records(status: object, key: str) -> Iterable[Mapping[str, Any]]:
