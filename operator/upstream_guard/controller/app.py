@@ -188,6 +188,8 @@ class App:
         self._gateway_client = GatewayClient()
         self.gateways = GatewayWatch(self._gateway_client, time.time, random.random)
         GatewayMeter(self.metrics, self.book.of_service).attach(self.gateways)
+        self.gateways.listen(on_delta=self.detection.metrics, on_view=self.detection.view)
+        self.detection.hurry = self.gateways.hurry
         self.engine.listed = self.gateways.listed
         self._finder = GatewayFinder(
             self.state,

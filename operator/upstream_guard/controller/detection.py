@@ -113,6 +113,8 @@ class Detection:
         self._scoring = scoring
         self._memories: dict[ObjectRef, _Memory] = {}
         self._by_service: dict[ObjectRef, ObjectRef] = {}
+        self.hurry: Callable[[ObjectRef], None] = lambda _service: None
+        """Told, again and again, of Services whose gateways should be read more often."""
 
     # What the eyes call.
 
@@ -261,6 +263,8 @@ class Detection:
             self._touched(ref)
         self._tell_watched(ref, memory, now)
         self._set_tick(ref, memory, now)
+        if hurried(memory.watch, scene, now):
+            self.hurry(memory.service)
 
     def _take_news(self, ref: ObjectRef, memory: _Memory, item: News | Hidden) -> None:
         entry = self._book.get(ref)
