@@ -501,7 +501,7 @@ class TestChanges:
         over = replace(change, ended=START + 10)
         assert not hurried(play.watch, replace(play.scene, changes=(over,)), START + 13)
         edit = Underway(ChangeKind.EDIT, "service/shop", START)
-        assert not hurried(play.watch, replace(play.scene, changes=(edit,)), START + 31)
+        assert not hurried(play.watch, replace(play.scene, changes=(edit,)), START)
         suspect = replace(SERVING, failures=1, cause=Cause.REFUSED, since=START)
         assert hurried(play.watch, replace(play.scene, endpoints=(endpoint(1, suspect),)), play.now)
         play.ask(503)

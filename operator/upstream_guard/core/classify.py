@@ -233,7 +233,8 @@ def rank(seen: Iterable[Seen]) -> tuple[tuple[Cause, int], ...]:
     top = max(scores.values())
     shares = {cause: math.exp(score - top) for cause, score in scores.items()}
     total = math.fsum(shares.values())
-    order = sorted(scores, key=lambda cause: -scores[cause])
+    # Rounded, so that sums which are equal but for their last bit keep the order of the list.
+    order = sorted(scores, key=lambda cause: -round(scores[cause], 9))
     return tuple((c, min(CERTAIN, round(100 * shares[c] / total))) for c in order)
 
 
@@ -344,10 +345,15 @@ def _of_status(sign: Sign, cause: Cause, behaviour: Behaviour) -> float:
 
 
 def _of_answer(answer: Answer, status: int) -> float:
-    """Where it was measured or read in the code it is believed, else less; retries hide it."""
+    """Where it was measured or read in the code it is believed, else less; retries hide it.
+
+    Its note may name another status for a variant of the cause, e.g. `502 at a TLS port`.
+    """
     sure = answer.evidence is Evidence.BUILTIN
     if answer.status != status:
-        return 0.03 if sure else 0.1
+        if re.search(rf"\b{status}\b", answer.note):
+            return 0.3
+        return 0.05 if sure else 0.1
     return (0.8 if sure else 0.5) * (0.6 if answer.retried else 1.0)
 
 

@@ -64,7 +64,7 @@ MAX_LANES: Final = 16
 LONGEST_LOOK: Final = 2.0
 """Seconds between two looks at most for which what was seen at the first is taken to have lasted."""
 MOVING: Final = 30.0
-"""Seconds after which an edit, or an endpoint's failure, makes nobody hurry any more."""
+"""Seconds after which an endpoint's failure makes nobody hurry any more."""
 
 TAKING: Final = frozenset(
     {
@@ -295,9 +295,8 @@ def hurried(watch: Watch, scene: Scene, now: float) -> bool:
 
 
 def _moves(change: Underway, now: float) -> bool:
-    if change.kind is ChangeKind.EDIT:
-        return now < change.began + MOVING
-    return now < change.ended + AFTERMATH
+    """An edit lasts as long as what it says; what it breaks is seen like anything else."""
+    return change.kind is not ChangeKind.EDIT and now < change.ended + AFTERMATH
 
 
 # Taking in.

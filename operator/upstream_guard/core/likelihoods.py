@@ -34,28 +34,29 @@ PRIORS: Final[Row] = dict.fromkeys(Cause, 0.0) | {
 that stop, start or crash; the rest is rarer by a factor of two to four."""
 
 DIRECT: Final[Mapping[Cause, Row]] = {
-    Cause.REFUSED: {Cause.REFUSED: 4.0, Cause.BLOCKED: 0.5},
-    Cause.RESET: {Cause.RESET: 4.0, Cause.EARLY_CLOSE: 2.0, Cause.OVERLOAD: 0.5},
-    Cause.EARLY_CLOSE: {Cause.EARLY_CLOSE: 4.0, Cause.RESET: 2.0, Cause.PROTOCOL_MISMATCH: 0.5},
-    Cause.KEEPALIVE_RACE: {Cause.KEEPALIVE_RACE: 4.0, Cause.EARLY_CLOSE: 1.5},
-    Cause.MALFORMED: {Cause.MALFORMED: 4.0, Cause.PROTOCOL_MISMATCH: 1.5},
-    Cause.OVERSIZED_HEADER: {Cause.OVERSIZED_HEADER: 4.0, Cause.MALFORMED: 0.5},
+    Cause.REFUSED: {Cause.REFUSED: 6.0, Cause.BLOCKED: 0.5},
+    Cause.RESET: {Cause.RESET: 6.0, Cause.EARLY_CLOSE: 2.0, Cause.OVERLOAD: 0.5},
+    Cause.EARLY_CLOSE: {Cause.EARLY_CLOSE: 6.0, Cause.RESET: 2.0, Cause.PROTOCOL_MISMATCH: 0.5},
+    Cause.KEEPALIVE_RACE: {Cause.KEEPALIVE_RACE: 6.0, Cause.EARLY_CLOSE: 1.5},
+    Cause.MALFORMED: {Cause.MALFORMED: 6.0, Cause.PROTOCOL_MISMATCH: 1.5},
+    Cause.OVERSIZED_HEADER: {Cause.OVERSIZED_HEADER: 6.0, Cause.MALFORMED: 0.5},
     Cause.CONNECT_TIMEOUT: {
-        Cause.CONNECT_TIMEOUT: 4.0, Cause.BLOCKED: 2.5, Cause.UNREACHABLE: 2.5, Cause.OVERLOAD: 1.5,
+        Cause.CONNECT_TIMEOUT: 6.0, Cause.BLOCKED: 2.5, Cause.UNREACHABLE: 2.5, Cause.OVERLOAD: 1.5,
     },
-    Cause.READ_TIMEOUT: {Cause.READ_TIMEOUT: 4.0, Cause.OVERLOAD: 2.0, Cause.BLOCKED: 0.5},
+    Cause.READ_TIMEOUT: {Cause.READ_TIMEOUT: 6.0, Cause.OVERLOAD: 2.0, Cause.BLOCKED: 0.5},
     Cause.UNREACHABLE: {
-        Cause.UNREACHABLE: 4.0, Cause.CONNECT_TIMEOUT: 2.0, Cause.BLOCKED: 2.0,
+        Cause.UNREACHABLE: 6.0, Cause.CONNECT_TIMEOUT: 2.0, Cause.BLOCKED: 2.0,
     },
-    Cause.DNS: {Cause.DNS: 4.0},
-    Cause.TLS: {Cause.TLS: 4.0, Cause.PROTOCOL_MISMATCH: 1.0},
-    Cause.PROTOCOL_MISMATCH: {Cause.PROTOCOL_MISMATCH: 4.0, Cause.TLS: 1.0, Cause.MALFORMED: 1.0},
-    Cause.BLOCKED: {Cause.BLOCKED: 4.0, Cause.UNREACHABLE: 1.0},
-    Cause.APP_ERROR: {Cause.APP_ERROR: 5.0, Cause.OVERLOAD: 1.0},
+    Cause.DNS: {Cause.DNS: 6.0},
+    Cause.TLS: {Cause.TLS: 6.0, Cause.PROTOCOL_MISMATCH: 1.0},
+    Cause.PROTOCOL_MISMATCH: {Cause.PROTOCOL_MISMATCH: 6.0, Cause.TLS: 1.0, Cause.MALFORMED: 1.0},
+    Cause.BLOCKED: {Cause.BLOCKED: 6.0, Cause.UNREACHABLE: 1.0},
+    Cause.APP_ERROR: {Cause.APP_ERROR: 6.0, Cause.OVERLOAD: 1.0},
 }  # fmt: skip
 """By how a listed endpoint failed when the operator asked it itself.
 
-The probe tells causes apart on the wire (probes/), so the diagonal dominates. The rest: the same accident
+The probe tells causes apart on the wire (probes/), so the diagonal dominates: a hundred
+answers at the gateway that its profile does not expect weigh less (at most 5.6). The rest: the same accident
 may be met a packet earlier or later (reset or close, SYN or request unanswered), a firewall may drop or
 refuse, and a full backlog drops SYNs (Linux, `tcp_abort_on_overflow` off)."""
 
