@@ -247,8 +247,9 @@ def measure(cluster: Cluster, options: dict[str, Any]) -> dict[str, Any]:
         followed = []
         for turn in range(options["changes"]):
             new = "ba"[turn % 2]
+            time.sleep((1.3 * turn) % options["ttl"])  # at any moment of the TTL
             zone.point_to(ADDRESSES[new])
-            followed.append(follow(running.port, host, new, options["ttl"] + 20.0))
+            followed.append(follow(running.port, host, new, options["ttl"] + 60.0))
         generator.send_signal(signal.SIGINT)
         generator.wait(20)
         return {
