@@ -12,6 +12,7 @@ from upstream_guard.core.predict.risks import RISKS
 
 OTHERS = ("gateway.networking.k8s.io/", "cert-manager.io/", "kubelet.config.k8s.io/")
 """Custom resources, and a file of the kubelet's."""
+NAMESPACE = "pages"
 
 
 def documents(risk: str) -> Iterator[dict[str, Any]]:
@@ -32,14 +33,16 @@ def whole(document: dict[str, Any]) -> dict[str, Any]:
         for container in containers:
             container.setdefault("image", "example.org/shop:1.0")
     if "namespace" in result["metadata"]:
-        result["metadata"]["namespace"] = "default"
+        result["metadata"]["namespace"] = NAMESPACE
     return result
 
 
 def accept(apiserver, objects: list[dict[str, Any]]):
+    """Try it in a namespace where nothing of another test is."""
+    apiserver.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
     text = yaml.safe_dump_all(objects)
     return apiserver.kubectl(
-        "create", "--dry-run=server", "--validate=strict", "-f", "-", stdin=text
+        "create", "-n", NAMESPACE, "--dry-run=server", "--validate=strict", "-f", "-", stdin=text
     )
 
 
