@@ -24,8 +24,8 @@ from upstream_guard.resources.status import (
     parse_conditions,
     parse_predictions,
     parse_risks,
+    parse_windows,
 )
-from upstream_guard.resources.windows import parse_windows
 
 Json = Mapping[str, Any]
 
