@@ -3,7 +3,7 @@
 import pytest
 
 from upstream_guard.cli.run import is_out_of_reach
-from upstream_guard.controller.app import Options
+from upstream_guard.controller.options import Options
 
 POD = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
 

@@ -6,7 +6,8 @@ import pytest
 from prometheus_client import generate_latest
 
 from upstream_guard.controller import gate_writer
-from upstream_guard.controller.app import App, Options
+from upstream_guard.controller.app import App
+from upstream_guard.controller.options import Options
 from upstream_guard.core.causes import Cause
 from upstream_guard.core.model import ContainerStop, ObjectRef, ProbeResult
 from upstream_guard.core.names import API_VERSION, GATE

@@ -10,9 +10,10 @@ import pytest
 from prometheus_client import generate_latest
 
 from upstream_guard.controller import names, slice_writer
-from upstream_guard.controller.app import App, Options
+from upstream_guard.controller.app import App
 from upstream_guard.controller.certificates import CertificateWatch
 from upstream_guard.controller.external import ExternalOptions
+from upstream_guard.controller.options import Options
 from upstream_guard.core.allowance import AllowList
 from upstream_guard.core.causes import Cause
 from upstream_guard.core.external import Slot

@@ -9,7 +9,8 @@ import pytest
 from prometheus_client import generate_latest
 
 from upstream_guard.controller import predictions as module
-from upstream_guard.controller.app import App, Options
+from upstream_guard.controller.app import App
+from upstream_guard.controller.options import Options
 from upstream_guard.controller.starts import KEPT, StartBook
 from upstream_guard.core.model import ObjectRef, ProbeResult
 from upstream_guard.core.names import API_VERSION

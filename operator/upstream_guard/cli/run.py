@@ -10,8 +10,9 @@ from typing import Final, TypeVar
 import click
 import uvloop
 
-from upstream_guard.controller.app import App, Options, server_minor
+from upstream_guard.controller.app import App, server_minor
 from upstream_guard.controller.external import ExternalOptions
+from upstream_guard.controller.options import Options
 from upstream_guard.core.allowance import AllowList, Network, parse_name_pattern, parse_range
 from upstream_guard.core.names import OPERATOR_NAMESPACE
 from upstream_guard.kube.client import KubeClient, KubeError

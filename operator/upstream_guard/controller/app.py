@@ -8,7 +8,6 @@ import signal
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import kopf
@@ -19,7 +18,7 @@ from upstream_guard.controller.canary_ways import reachable_address
 from upstream_guard.controller.detection import Detection
 from upstream_guard.controller.drains import DrainAdvisor
 from upstream_guard.controller.engine import Engine
-from upstream_guard.controller.external import ExternalOptions, Externals
+from upstream_guard.controller.external import Externals
 from upstream_guard.controller.external_news import ExternalNews
 from upstream_guard.controller.gateway_meter import GatewayMeter
 from upstream_guard.controller.gateway_targets import GatewayFinder
@@ -29,6 +28,7 @@ from upstream_guard.controller.handlers import make_registry, make_settings
 from upstream_guard.controller.http import StatusServer
 from upstream_guard.controller.measurements import Measurements
 from upstream_guard.controller.narrator import Narrator
+from upstream_guard.controller.options import Options
 from upstream_guard.controller.predictions import Predictions
 from upstream_guard.controller.route_probes import RouteProbes
 from upstream_guard.controller.scoring import Scoring
@@ -41,7 +41,6 @@ from upstream_guard.core.names import (
     API_VERSION,
     GUARD_PLURAL,
     LEASE,
-    OPERATOR_NAMESPACE,
     PROFILE_PLURAL,
 )
 from upstream_guard.gateways.client import GatewayClient
@@ -62,44 +61,6 @@ CANARY_AGAIN_SECONDS = 30.0
 SETTLE_SECONDS = 3.0
 """What writes under way, and then events, may take at the end of the process."""
 UNHEALTHY_LAG_SECONDS = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How `upstream-guard run` was called.
-
-    Attributes:
-        kubeconfig: A path, or None for the default or in-cluster credentials.
-        context: A context of it.
-        namespace: Guard only this namespace; None means all.
-        operator_namespace: Where Lease and Secret live.
-        identity: Who we are in the Lease.
-        http_port: For /metrics, /healthz and /readyz; 0 picks one.
-        webhook_port: For admission; 0 picks one, None serves none.
-        webhook_host: Address by which the API server reaches us outside the cluster; empty means
-            through the Service.
-        bind: Address to listen on; empty means all.
-        external: What external upstreams are possible.
-        dns_servers: Who is asked for them; empty means those of /etc/resolv.conf.
-        canary: Whether gateways are measured.
-        canary_address: Address by which gateways reach us; empty means `webhook_host`.
-        canary_port: For the canary's endpoint `a`, and the next one for `b`; 0 picks two.
-    """
-
-    kubeconfig: str | None = None
-    context: str | None = None
-    namespace: str | None = None
-    operator_namespace: str = OPERATOR_NAMESPACE
-    identity: str = ""
-    http_port: int = 8080
-    webhook_port: int | None = 9443
-    webhook_host: str = ""
-    bind: str = ""
-    external: ExternalOptions = field(default_factory=ExternalOptions)
-    dns_servers: tuple[tuple[str, int], ...] = ()
-    canary: bool = True
-    canary_address: str = ""
-    canary_port: int = 0
 
 
 class App:

@@ -3,10 +3,11 @@
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from upstream_guard.controller.drains import DrainAdvisor
 from upstream_guard.controller.guards import GuardBook
+from upstream_guard.controller.options import Options
 from upstream_guard.core.names import WEBHOOK_SERVICE
 from upstream_guard.kube.client import ApiError, KubeClient
 from upstream_guard.metrics import Metrics
@@ -15,9 +16,6 @@ from upstream_guard.resources.schema import GuardError
 from upstream_guard.webhook.keeper import CertKeeper, load, server_context
 from upstream_guard.webhook.registration import WebhookAddress, register
 from upstream_guard.webhook.server import WebhookServer
-
-if TYPE_CHECKING:
-    from upstream_guard.controller.app import Options
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +33,7 @@ class WebhookRunner:
     def __init__(
         self,
         client: KubeClient,
-        options: "Options",
+        options: Options,
         drains: DrainAdvisor,
         book: GuardBook,
         metrics: Metrics,
