@@ -43,6 +43,7 @@ START_DELAY = 2.0
 EJECT_SECONDS = 5.0
 TAKEOVER_SECONDS = 30.0
 POLL_SECONDS = 0.05
+WEBHOOK_PORT = 9443
 OPERATOR_LABELS = "app.kubernetes.io/name=upstream-guard,app.kubernetes.io/component=operator"
 OWNED = (
     "deployment,service,role,rolebinding,serviceaccount,poddisruptionbudget,crd,clusterrole,"
@@ -109,7 +110,7 @@ def test_both_replicas_become_ready(installed: Cluster, record_property: Record)
     record_property("seconds_until_ready", round(time.monotonic() - started, 1))
     pods = operator_pods(installed)
     assert len(pods) == 2
-    assert {pod["spec"]["nodeName"] for pod in pods} == {node.name for node in installed.nodes}
+    assert len({pod["spec"]["nodeName"] for pod in pods}) == 2
     for pod in pods:
         assert pod["status"]["containerStatuses"][0]["restartCount"] == 0
         assert not pod["spec"].get("readinessGates"), "the operator never guards itself"
@@ -149,12 +150,16 @@ async def test_a_fault_ejects_and_its_end_restores(stage: Stage, record_property
 
 
 def is_forgotten(cluster: Cluster, address: str) -> bool:
-    """Whether kube-proxy, where the API server's calls go through it, has dropped this endpoint."""
+    """Whether kube-proxy, where the API server's calls go through it, has dropped this webhook.
+
+    Its port is part of the question: the canary's slices keep the address until the next controller
+    writes its own.
+    """
     inside = ["nsenter", f"--net=/run/netns/{cluster.nodes[0].netns}"]
     rules = subprocess.run(
         [*inside, "nft", "list", "ruleset"], capture_output=True, text=True, check=True, timeout=30
     )
-    return address not in rules.stdout
+    return f"dnat to {address}:{WEBHOOK_PORT}" not in rules.stdout
 
 
 async def test_scale_from_0_while_the_controller_is_dead(

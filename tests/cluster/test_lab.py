@@ -21,6 +21,8 @@ from upstream_guard.lab.report import QuietReporter
 pytestmark = pytest.mark.cluster
 
 NAMESPACE = "lab-test"
+NODES = 3
+"""As many as the lab of these tests has; each is to run a pod."""
 MANIFEST = f"""
 apiVersion: v1
 kind: Namespace
@@ -30,7 +32,7 @@ apiVersion: apps/v1
 kind: Deployment
 metadata: {{name: web, namespace: {NAMESPACE}}}
 spec:
-  replicas: 2
+  replicas: {NODES}
   selector: {{matchLabels: {{app: web}}}}
   template:
     metadata: {{labels: {{app: web}}}}
@@ -129,7 +131,8 @@ def test_status_sees_ready_nodes_in_zones(cluster: Cluster) -> None:
     status = LocalProvider(cluster.state_dir).status()
     assert status.up
     assert status.version.startswith("v1.")
-    assert [(n.ready, n.zone) for n in status.nodes] == [(True, "zone-a"), (True, "zone-b")]
+    zones = [(True, f"zone-{letter}") for letter in "abc"]
+    assert [(n.ready, n.zone) for n in status.nodes] == zones
     assert all(runs for _, runs in status.processes)
 
 
@@ -181,7 +184,7 @@ def test_a_lost_node_takes_its_pods_and_nothing_else(cluster: Cluster, web: str)
     with nodes.lost(lost):
         assert not fetch(f"http://{gone}:8080/")
         assert fetch(f"http://{here}:8080/")
-        until("the Service answered from the other node", lambda: fetch(web))
+        until("the Service answered from the other nodes", lambda: fetch(web))
     until("the node's pod came back", lambda: fetch(f"http://{gone}:8080/"))
     nodes.flush_conntrack(cluster)
 
