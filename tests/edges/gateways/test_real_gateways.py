@@ -282,8 +282,8 @@ async def test_a_gateway_counts_what_clients_got_request_by_request(mode, eye, g
     print(f"{gateway.name} {mode}: clients {dict(outcomes)}, counted {dict(eye.statuses())} {({k.value: n for k, n in eye.failures().items()})}")  # fmt: skip
     assert expected.total() == REQUESTS
     assert eye.statuses() == expected
-    if mode != "none":
-        # Go sends a GET again whose kept connection broke, so that Caddy hides most resets.
+    # Go sends a GET again whose kept connection broke, so that Caddy hides most resets, or all.
+    if mode != "none" and (mode, gateway.name) != ("reset", "caddy"):
         assert REQUESTS - expected[200] > REQUESTS / 50
     if mode in {"malformed", "reset"} and gateway.name != "caddy":
         kind = (

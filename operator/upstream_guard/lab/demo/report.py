@@ -29,7 +29,7 @@ for the way from verdict to gateway."""
 NODE_LOSS_SECONDS: Final = 2.0
 """From the loss of a node to the last failed request, by when it was sent: the promise."""
 
-VIA_CLUSTER_IP: Final = frozenset({"nginx", "haproxy", "caddy"})
+VIA_CLUSTER_IP: Final = frozenset({"nginx", "haproxy", "caddy", "httpd"})
 """Gateways that leave it to kube-proxy to pick a pod."""
 
 ENOUGH_RUNS: Final = 3
