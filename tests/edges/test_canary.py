@@ -8,6 +8,7 @@ from dataclasses import replace
 import httpx
 import pytest
 
+from upstream_guard.controller import canary
 from upstream_guard.controller.asker import Asker
 from upstream_guard.controller.canary import NO_ADDRESS, CanaryOptions, CanaryRunner
 from upstream_guard.controller.canary_objects import CanaryObjects
@@ -20,7 +21,15 @@ from upstream_guard.controller.canary_ways import (
 )
 from upstream_guard.controller.measurements import Measurements
 from upstream_guard.controller.responder import Responders
-from upstream_guard.core.canary import Absence, CanaryPlan, Endpoint, Sample, Unmeasured
+from upstream_guard.core.canary import (
+    Absence,
+    CanaryPlan,
+    Candidate,
+    Endpoint,
+    Pace,
+    Sample,
+    Unmeasured,
+)
 from upstream_guard.core.model import EndpointSlice, ObjectRef, SliceEndpoint
 from upstream_guard.core.names import CANARY_ENDPOINT_HEADER, CANARY_TOKEN_HEADER
 from upstream_guard.core.status import GuardStatus
@@ -442,6 +451,8 @@ class Gateway:
         self.store, self.late, self.keep = store, late, keep
         self.lock = asyncio.Lock()
         self.upstream = None
+        self.version = "late/1"
+        self.requests = 0
         self.turn = 0
         self.server = None
 
@@ -456,7 +467,9 @@ class Gateway:
 
     async def serve(self, reader, writer):
         head = await reader.readuntil(b"\r\n\r\n")
-        writer.write(await self.forward(head.replace(b"Connection: close\r\n", b"")))
+        self.requests += 1
+        answer = await self.forward(head.replace(b"Connection: close\r\n", b""))
+        writer.write(answer.replace(b"\r\n", f"\r\nServer: {self.version}\r\n".encode(), 1))
         writer.close()
 
     async def forward(self, head):
@@ -466,7 +479,7 @@ class Gateway:
                 upstream = self.upstream or await self.connect()
                 self.upstream = None
                 if upstream is None:
-                    return b"HTTP/1.1 503 None\r\nServer: late\r\nContent-Length: 0\r\n\r\n"
+                    return b"HTTP/1.1 503 None\r\nContent-Length: 0\r\n\r\n"
                 answer = await self.ask(*upstream, head)
                 if answer is not None:
                     return answer
@@ -498,6 +511,7 @@ class Scene:
     def __init__(self, api, plans, address=ADDRESS):
         self.store = Store(api)
         self.wanted = {plan.key: plan for plan in plans}
+        self.pods = 0
         self.measurements = Measurements()
         self.metrics = Metrics()
         self.news = 0
@@ -512,7 +526,7 @@ class Scene:
         )
 
     async def want(self):
-        return dict(self.wanted)
+        return {key: Candidate(plan, self.pods) for key, plan in self.wanted.items()}
 
     def told(self):
         self.news += 1
@@ -551,6 +565,47 @@ async def test_a_late_gateway_is_measured_through_it(api, background):
     patches = [path for verb, path in scene.store.writes if verb == "PATCH"]
     assert sum("/services/" in path for path in patches) == 1
     assert sum("/endpointslices/" in path for path in patches) <= 2 + 2 * 3, "two for each toggle"
+
+
+async def test_in_peace_nothing_is_written_and_a_new_version_is_measured_at_once(
+    api, background, monkeypatch
+):
+    monkeypatch.setattr(canary, "RECONCILE_SECONDS", 0.05)
+    monkeypatch.setattr(canary, "GLANCE_INTERVAL", 0.1)
+    monkeypatch.setattr(canary, "FIRST_BURST", 1)
+    scene = Scene(api, [EDGE])
+    async with Gateway(scene.store, late=0.0) as gateway:
+        scene.wanted = {EDGE.key: replace(EDGE, url=gateway.url)}
+        background(scene.runner.run())
+        await within(lambda: scene.toggles() == 1, 60)
+        written, asked = len(scene.store.writes), gateway.requests
+        await within(lambda: gateway.requests >= asked + 5)
+        assert len(scene.store.writes) == written
+        gateway.version = "late/2"
+        await within(lambda: scene.toggles() == 2, 60)
+
+
+async def test_pods_that_come_have_their_gateway_measured(api, background, monkeypatch):
+    monkeypatch.setattr(canary, "RECONCILE_SECONDS", 0.05)
+    monkeypatch.setattr(canary, "FIRST_BURST", 1)
+    paces = []
+
+    def stirred(pace, now):
+        paces.append(pace)
+        return replace(pace, next_at=now)
+
+    monkeypatch.setattr(canary, "stirred", stirred)
+    scene = Scene(api, [EDGE])
+    async with Gateway(scene.store, late=0.0) as gateway:
+        scene.wanted = {EDGE.key: replace(EDGE, url=gateway.url)}
+        background(scene.runner.run())
+        await within(lambda: scene.toggles() == 1, 60)
+        assert paces == []
+        scene.pods = 1
+        await within(lambda: scene.toggles() == 2, 60)
+    (pace,) = paces
+    assert isinstance(pace, Pace)
+    assert pace.burst == 0
 
 
 async def test_kept_connections_that_stay_are_said_to(api, background):

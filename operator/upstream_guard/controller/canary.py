@@ -23,6 +23,7 @@ from upstream_guard.controller.responder import Responders
 from upstream_guard.core.canary import (
     CHANGE_BURST,
     FIRST_BURST,
+    GLANCE_INTERVAL,
     MAX_SAMPLES,
     PAIR_SECONDS,
     SURPRISE_BURST,
@@ -30,6 +31,7 @@ from upstream_guard.core.canary import (
     Act,
     Arrival,
     CanaryPlan,
+    Candidate,
     Connections,
     Endpoint,
     Pace,
@@ -46,6 +48,7 @@ from upstream_guard.core.canary import (
     next_act,
     next_kind,
     sample_of,
+    stirred,
 )
 from upstream_guard.core.latency import Latencies
 from upstream_guard.core.tuning import GatewayKind
@@ -55,7 +58,7 @@ from upstream_guard.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
-Wanted = Mapping[Key, CanaryPlan | Unmeasured]
+Wanted = Mapping[Key, Candidate]
 
 RECONCILE_SECONDS: Final = 10.0
 """How soon a canary follows a new gateway, and goes after the last guard has gone."""
@@ -76,6 +79,10 @@ class _Bird:
 
     plan: CanaryPlan
     pace: Pace = field(default_factory=Pace)
+    pods: int = 0
+    """As `Candidate.pods` when it was last looked at."""
+    glance_at: float = 0.0
+    """When it is looked at next, if nothing is measured before."""
     service: dict[str, Any] | None = None
     """As the API server has it; None: the objects are to be applied."""
     states: dict[Endpoint, Absence | None] = field(
@@ -164,36 +171,47 @@ class CanaryRunner:
                 if time.monotonic() - reconciled >= RECONCILE_SECONDS:
                     await self._reconcile()
                     reconciled = time.monotonic()
-                bird = min(self._birds.values(), key=lambda b: b.pace.next_at, default=None)
                 now = time.monotonic()
-                if bird is not None and bird.pace.next_at <= now:
-                    await self._measure(bird)
-                else:
-                    until = reconciled + RECONCILE_SECONDS
-                    due = until if bird is None else min(until, bird.pace.next_at)
-                    await asyncio.sleep(max(ACT_SECONDS, due - now))
+                due = await self._next(now)
+                await asyncio.sleep(max(0.0, min(reconciled + RECONCILE_SECONDS, due) - now))
         finally:
             await self._asker.close()
             await self._responders.stop()
+
+    async def _next(self, now: float) -> float:
+        """Measure or look at a gateway where that is due; when the next one is, or `now`."""
+        due = now + RECONCILE_SECONDS
+        birds = self._birds.values()
+        if (bird := min(birds, key=lambda b: b.pace.next_at, default=None)) is not None:
+            if bird.pace.next_at <= now:
+                await self._measure(bird)
+                return now
+            due = min(due, bird.pace.next_at)
+        if (bird := min(birds, key=lambda b: b.glance_at, default=None)) is not None:
+            if bird.glance_at <= now:
+                await self._glance(bird)
+                return now
+            due = min(due, bird.glance_at)
+        return max(due, now + ACT_SECONDS)
 
     # Which gateways.
 
     async def _reconcile(self) -> None:
         found = await self._wanted()
-        plans = {k: p for k, p in found.items() if isinstance(p, CanaryPlan)}
+        plans = {k: c.plan for k, c in found.items() if isinstance(c.plan, CanaryPlan)}
         if not self._options.address:
             plans = {}
         plans = dict(sorted(plans.items())[:MAX_CANARIES])
         gone = [key for key, bird in self._birds.items() if plans.get(key) != bird.plan]
         for key in gone:
             self._forget(key, self._birds.pop(key))
-        news = [self._explain(key, plan) for key, plan in found.items() if key not in plans]
+        news = [self._explain(key, c.plan) for key, c in found.items() if key not in plans]
         await self._remove_strays(plans.values(), anew=bool(gone))
         for key, plan in plans.items():
             if key not in self._birds:
                 burst = FIRST_BURST if self._measurements.of(key) is None else CHANGE_BURST
-                self._birds[key] = _Bird(plan, Pace(burst=burst))
-            self._follow(self._birds[key])
+                self._birds[key] = _Bird(plan, Pace(burst=burst), found[key].pods)
+            self._follow(self._birds[key], found[key].pods)
         if any(news):
             self._on_news()
 
@@ -228,8 +246,11 @@ class CanaryRunner:
         else:
             self._tidy = True
 
-    def _follow(self, bird: _Bird) -> None:
-        """Replicas that come or go: the gateway was scaled or upgraded."""
+    def _follow(self, bird: _Bird, pods: int) -> None:
+        """Pods that come or go behind the gateway, and its own replicas: it was scaled or upgraded."""
+        if pods != bird.pods:
+            bird.pods = pods
+            bird.pace = stirred(bird.pace, time.monotonic())
         if bird.front is None or not bird.urls:
             return
         urls = self._ways.urls(bird.front)
@@ -246,6 +267,7 @@ class CanaryRunner:
 
     async def _measure(self, bird: _Bird) -> None:
         started, sent = time.monotonic(), self._asker.sent
+        bird.glance_at = started + GLANCE_INTERVAL
         try:
             toggle, act = await self._attempt(bird)
         except ApiError as error:
@@ -272,6 +294,18 @@ class CanaryRunner:
             random.random(),  # noqa: S311  # jitter
         )
         self._found(bird, sample_of(toggle, time.time()))
+
+    async def _glance(self, bird: _Bird) -> None:
+        """One request to each replica, and no write: a gateway of another version is measured anew."""
+        bird.glance_at = time.monotonic() + GLANCE_INTERVAL
+        for url in bird.urls:
+            reply = await self._asker.look(url, bird.plan.host)
+            self._count_request(bird, reply)
+            told = reply.result == "ok" and reply.server
+            if told and bird.servers and reply.server not in bird.servers:
+                self._changed(bird, "it calls itself otherwise now")
+                bird.servers = frozenset()
+                return
 
     async def _attempt(self, bird: _Bird) -> tuple[Toggle | None, Act]:
         if bird.service is None:
@@ -382,6 +416,10 @@ class CanaryRunner:
         labels = (bird.plan.kind.value, bird.plan.gateway, result)
         self._metrics.canary_toggles.labels(*labels).inc()
 
+    def _count_request(self, bird: _Bird, reply: Reply) -> None:
+        labels = (bird.plan.kind.value, bird.plan.gateway, reply.result)
+        self._metrics.canary_requests.labels(*labels).inc()
+
     # What the endpoints and the gateway say.
 
     def _arrival(self, arrival: Arrival) -> None:
@@ -392,8 +430,7 @@ class CanaryRunner:
         bird = self._bird
         if bird is None:
             return
-        labels = (bird.plan.kind.value, bird.plan.gateway, reply.result)
-        self._metrics.canary_requests.labels(*labels).inc()
+        self._count_request(bird, reply)
         if reply.server:
             self._servers.add(reply.server)
         if reply.result != "ok":

@@ -10,7 +10,7 @@ from upstream_guard.controller.measurements import Key, Measurements
 from upstream_guard.controller.stops import StopBook
 from upstream_guard.core.acceptance import in_force
 from upstream_guard.core.attach import old_pods_cover_attach
-from upstream_guard.core.canary import CanaryPlan, Unmeasured
+from upstream_guard.core.canary import Candidate
 from upstream_guard.core.injection import Injection, InjectionRequest, inject
 from upstream_guard.core.model import DrainMode, Guard, ListMode, Service
 from upstream_guard.core.names import OPERATOR_NAMESPACE
@@ -76,15 +76,13 @@ class DrainAdvisor:
         told = facts.measured is not None or facts.canary
         return facts if told and _has_cluster_ip(service) else None
 
-    async def canaries(
-        self, namespace: str = OPERATOR_NAMESPACE
-    ) -> dict[Key, CanaryPlan | Unmeasured]:
+    async def canaries(self, namespace: str = OPERATOR_NAMESPACE) -> dict[Key, Candidate]:
         """Every gateway that leads to a guarded Service: how it is measured, or why not.
 
         Args:
             namespace: Where the canaries' objects are.
         """
-        found: dict[Key, CanaryPlan | Unmeasured] = {}
+        found: dict[Key, Candidate] = {}
         profiles = tuple(self._book.profiles.values())
         for number, entry in enumerate(self._book):
             if number % PAUSE_EVERY == PAUSE_EVERY - 1:
@@ -94,10 +92,18 @@ class DrainAdvisor:
                 continue
             gateways = self._discover(service)
             through = _has_cluster_ip(service) or not gateways
+            pods = self._pods_behind(service)
             for facts in (*gateways, *((CLUSTER_IP,) if through else ())):
-                if (facts.kind, facts.name) not in found:
-                    found[facts.kind, facts.name] = plan_canary(facts, profiles, namespace)
+                key = (facts.kind, facts.name)
+                known = found.get(key) or Candidate(plan_canary(facts, profiles, namespace))
+                found[key] = replace(known, pods=known.pods + pods)
         return found
+
+    def _pods_behind(self, service: Service) -> int:
+        """A number that changes with the set of a Service's endpoints, whatever state they are in."""
+        slices = self._state.slices_of(service.ref)
+        there = frozenset(e.addresses for slice_ in slices for e in slice_.endpoints)
+        return hash((service.ref, there))
 
     def _discover(self, service: Service) -> tuple[GatewayFacts, ...]:
         return discover(

@@ -128,6 +128,19 @@ class Unmeasured:
         return self.kind, self.gateway
 
 
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A gateway that leads to guarded Services.
+
+    Attributes:
+        plan: How it is measured, or why it is not.
+        pods: Changes when pods come or go behind it; says nothing else.
+    """
+
+    plan: CanaryPlan | Unmeasured
+    pods: int = 0
+
+
 def canary_name(kind: GatewayKind, gateway: str) -> str:
     """The name of a gateway's canary: a DNS label, different for each gateway.
 
@@ -346,8 +359,13 @@ SURPRISE_BURST: Final = 6
 """Toggles after one that took much longer than all before."""
 BURST_GAP: Final = 0.5
 FIRST_INTERVAL: Final = 15.0
-MAX_INTERVAL: Final = 240.0
-"""Between two toggles when nothing changes: a gateway that slowed down is noticed within five minutes."""
+MAX_INTERVAL: Final = 3600.0
+"""Between two toggles at most. In peace nothing needs the number: hooks are sized when pods are made."""
+BUSY_INTERVAL: Final = 240.0
+"""Between two toggles at most while pods come and go behind the gateway: one that slowed down is noticed within
+five minutes, before many hooks are sized by an old number."""
+GLANCE_INTERVAL: Final = 240.0
+"""Between two requests in peace that change nothing, and show a gateway of another version."""
 FIRST_RETRY: Final = 5.0
 MAX_RETRY: Final = 300.0
 """Between two tries where no way through the gateway is found. Such a try writes nothing."""
@@ -363,6 +381,7 @@ class Pace:
         interval: Seconds between two after the burst.
         failures: Tries in a row that found no way.
         toggles: Done so far; it decides which kind is next.
+        measured_at: When the last toggle ended.
     """
 
     next_at: float = 0.0
@@ -370,6 +389,7 @@ class Pace:
     interval: float = FIRST_INTERVAL
     failures: int = 0
     toggles: int = 0
+    measured_at: float = 0.0
 
 
 def at_once(pace: Pace, now: float, burst: int = CHANGE_BURST) -> Pace:
@@ -377,6 +397,19 @@ def at_once(pace: Pace, now: float, burst: int = CHANGE_BURST) -> Pace:
     if pace.burst >= burst:
         return replace(pace, interval=FIRST_INTERVAL)
     return replace(pace, next_at=now, burst=burst, interval=FIRST_INTERVAL)
+
+
+def stirred(pace: Pace, now: float) -> Pace:
+    """Pods came or went behind the gateway: what is known of it must not be old now.
+
+    A way that is closed is not tried more often for that.
+    """
+    if pace.burst or pace.failures:
+        return pace
+    soon = max(now, pace.measured_at + BUSY_INTERVAL)
+    return replace(
+        pace, next_at=min(pace.next_at, soon), interval=min(pace.interval, BUSY_INTERVAL)
+    )
 
 
 def after_toggle(
@@ -393,7 +426,7 @@ def after_toggle(
         jitter: From 0 to 1.
     """
     saving = max(0.0, requests * 60.0 / per_minute - seconds)
-    done = replace(pace, failures=0, toggles=pace.toggles + 1)
+    done = replace(pace, failures=0, toggles=pace.toggles + 1, measured_at=now)
     if pace.burst > 1:
         return replace(done, burst=pace.burst - 1, next_at=now + max(BURST_GAP, saving))
     pause = max(saving, pace.interval * (0.9 + jitter / 10))
@@ -416,10 +449,13 @@ def next_kind(pace: Pace, *, keeps: bool) -> tuple[Absence, Connections]:
 
 
 def is_surprise(sample: Sample, before: Measured | None) -> bool:
-    """Whether a toggle took so much longer than all before that the gateway may have changed."""
+    """Whether a toggle took so much longer than 99 of 100 before that the gateway may have changed.
+
+    Not than all before: one that was slow by chance, days ago, would hide a gateway that became slow.
+    """
     if before is None or sample.detach is None:
         return False
-    return sample.detach > before.detach.max * 1.25 + 0.1
+    return sample.detach > before.detach.p99 * 1.25 + 0.1
 
 
 # What is told.
