@@ -150,8 +150,10 @@ def installed(cluster: Cluster) -> Cluster:
 
 @pytest.fixture
 def crew(installed: Cluster) -> Iterator[Crew]:
-    """The operator, beside the cluster."""
-    with replicas.operator(installed, QuietReporter(), prefix="failover") as started:
+    """The operator, beside the cluster; who is killed here stays dead."""
+    with replicas.operator(
+        installed, QuietReporter(), prefix="failover", supervise=False
+    ) as started:
         yield Crew(installed, started, replicas.account_kubeconfig(installed))
 
 

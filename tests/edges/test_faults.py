@@ -1,8 +1,11 @@
 """The fault matrix: its rows, how trials are put together and added up, and what people read."""
 
 import asyncio
+import os
 import subprocess
+import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -10,32 +13,50 @@ from click.testing import CliRunner
 
 from upstream_guard.cli import lab_faults
 from upstream_guard.core.causes import Cause
+from upstream_guard.kube.client import ApiError
 from upstream_guard.lab.demo.tally import Record
-from upstream_guard.lab.faults import inject, report
+from upstream_guard.lab.faults import inject, pulse, report, runner
 from upstream_guard.lab.faults.model import Scene, Told, Trial, make_trial
-from upstream_guard.lab.faults.report import TrialFile
-from upstream_guard.lab.faults.runner import Plan, Watch, gateway_profile, guard, rounds, until
+from upstream_guard.lab.faults.pulse import Operator, Pulse, pulse_of, unready
+from upstream_guard.lab.faults.report import Loss, TrialFile
+from upstream_guard.lab.faults.runner import (
+    NotMeasuredError,
+    Place,
+    Plan,
+    Watch,
+    gateway_profile,
+    guard,
+    rounds,
+    until,
+)
 from upstream_guard.lab.faults.table import BY_NAME, FAULTS
 from upstream_guard.lab.gateways import GATEWAYS, envoy_gateway
 from upstream_guard.lab.gateways.model import RunningGateway
 from upstream_guard.lab.images import SAMPLES
 from upstream_guard.lab.model import LabError
 from upstream_guard.lab.packages import find_program
+from upstream_guard.lab.replicas import Replica
 from upstream_guard.resources.profile import parse_profile
 
 BEGAN = 1000.0
+RENEWED = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
 TOLD = Told(
-    cause="refused", confidence=90, others=("stale-upstream",), extent="service", opened=1000.2,
-    detected=1000.6, seen=1000.7, closed=1006.0, lost=20, counted="estimated", eyes=("route",),
-    evidence="3 of 3 endpoints refuse",
+    id="w-1", ranked=(("refused", 90), ("stale-upstream", 8)), extent="service", opened=1000.2,
+    detected=1000.6, seen=1000.8, event=1000.7, closed=1006.0, lost=20, counted="estimated",
+    eyes=("route",), predicted=False, evidence="3 of 3 endpoints refuse",
 )  # fmt: skip
-TRIAL = Trial("nginx", "refused", 1, BEGAN, 300, 20, 1000.2, {"502": 20}, (TOLD,))
+BASE = Trial("nginx", "refused", 1, BEGAN, ("refused",))
+TRIAL = replace(
+    BASE, requests=300, failed=20, first_failed=1000.2, statuses={"502": 20}, windows=(TOLD,)
+)
+RESET = replace(TOLD, ranked=(("reset", 90),))
 
 
 def window(opened: float, cause: Cause = Cause.REFUSED, lost: int = 20) -> Told:
     return replace(
-        TOLD, cause=cause.value, opened=opened, detected=opened + 0.4, seen=opened + 0.7, lost=lost
-    )
+        TOLD, id=f"w-{opened}", ranked=((cause.value, 90),), opened=opened, detected=opened + 0.4,
+        seen=opened + 0.7, event=opened + 0.5, lost=lost,
+    )  # fmt: skip
 
 
 def shown(identity: str, opened: str, **more: object) -> dict[str, object]:
@@ -45,6 +66,181 @@ def shown(identity: str, opened: str, **more: object) -> dict[str, object]:
         "otherCauses": [{"cause": "reset", "percent": 5}], "opened": opened, "detected": opened,
         "lostRequests": 20, "counted": "estimated", "eyes": ["route"], "predicted": False, **more,
     }  # fmt: skip
+
+
+def event(window: str, name: str = "shop", reason: str = "WindowOpened") -> dict[str, object]:
+    return {
+        "reason": reason, "regarding": {"kind": "UpstreamGuard", "name": name},
+        "note": f"{window} (public): requests failed with 3 × 502; cause refused 90 %",
+        "eventTime": "1970-01-01T00:16:40.512345Z",
+    }  # fmt: skip
+
+
+def healthy(**status: object) -> dict[str, object]:
+    """A guard whose windows would be seen."""
+    condition = {"status": "True", "observedGeneration": 4}
+    return {
+        "metadata": {"name": "shop", "generation": 4},
+        "status": {
+            "conditions": [{"type": kind, **condition} for kind in ("Accepted", "Healthy")],
+            "endpoints": {"serving": 3, "listed": 3},
+            "routes": [{"gateway": "nginx", "url": "http://shop.test/"}],
+            "windows": [shown("w-1", "1970-01-01T00:16:40Z", closed="1970-01-01T00:16:46Z")],
+            **status,
+        },
+    }
+
+
+class TestPulse:
+    CREW = (Replica("operator-1", os.getpid(), 0, Path()), Replica("operator-2", 0, 0, Path()))
+
+    def lease(self, holder: str = "operator-1", **spec: object) -> dict[str, object]:
+        renewed = "2026-01-01T00:00:00.000000Z"
+        return {
+            "spec": {
+                "holderIdentity": holder, "renewTime": renewed, "leaseDurationSeconds": 10,
+                "leaseTransitions": 3, **spec,
+            }
+        }  # fmt: skip
+
+    def test_is_of_the_replica_that_holds_a_fresh_lease(self) -> None:
+        found = pulse_of(self.lease(), self.CREW, RENEWED + 5)
+        assert found == Pulse("operator-1", 3, os.getpid())
+        assert pulse_of(self.lease("pod-7f"), (), RENEWED + 5) == Pulse("pod-7f", 3)
+
+    def test_is_another_where_the_same_replica_was_started_again(self) -> None:
+        again = (replace(self.CREW[0], pid=os.getppid()),)
+        before = pulse_of(self.lease(), self.CREW, RENEWED)
+        assert before != pulse_of(self.lease(), again, RENEWED)
+        assert before != pulse_of(self.lease(leaseTransitions=4), self.CREW, RENEWED)
+
+    @pytest.mark.parametrize(
+        ("holder", "later"), [("operator-1", 11), ("", 0), ("operator-2", 0), ("stranger", 0)]
+    )
+    def test_nobody_controls(self, holder: str, later: float) -> None:
+        crew = (self.CREW[0], replace(self.CREW[1], pid=2**22 + 1))
+        assert pulse_of(self.lease(holder), crew, RENEWED + later) is None
+
+    def test_a_guard_in_order_lacks_nothing(self) -> None:
+        assert unready(healthy(), 3) == ""
+
+    @pytest.mark.parametrize(
+        ("status", "words"),
+        [
+            ({"conditions": []}, "not Accepted: not said yet"),
+            (
+                {
+                    "conditions": [
+                        {"type": "Accepted", "status": "True", "observedGeneration": 4},
+                        {"type": "Healthy", "status": "False", "observedGeneration": 4, "message": "2 fail"},
+                    ]
+                },
+                "not Healthy: 2 fail",
+            ),
+            ({"endpoints": {"serving": 2, "listed": 3}}, "2 of 3 endpoints serving"),
+            ({"endpoints": {"serving": 3}}, "0 of 3 endpoints listed"),
+            ({"routes": []}, "asks no route: none is known"),
+            ({"routes": [{"url": "http://x/", "problem": "not reached"}]}, "asks no route: not reached"),
+            ({"windows": [{"id": "w-1"}]}, "a window is still open"),
+        ],
+    )  # fmt: skip
+    def test_what_a_guard_lacks_is_said(self, status: dict[str, object], words: str) -> None:
+        assert words in unready(healthy(**status), 3)
+
+    def test_an_older_generations_verdict_does_not_count(self) -> None:
+        guard_ = healthy()
+        guard_["metadata"]["generation"] = 5  # type: ignore[index]
+        assert "not Accepted" in unready(guard_, 3)
+
+
+class Api:
+    """An API server with one Lease."""
+
+    def __init__(self) -> None:
+        self.transitions = 3
+        self.away = False
+
+    async def get(self, path: str) -> dict[str, object]:
+        assert path.endswith("/leases/upstream-guard")
+        if self.away:
+            raise ApiError(0, "connection refused", "")
+        renewed = datetime.now(UTC).isoformat()
+        spec = {"holderIdentity": "pod-7f", "renewTime": renewed, "leaseDurationSeconds": 10}
+        return {"spec": {**spec, "leaseTransitions": self.transitions}}
+
+
+class TestOperator:
+    async def test_is_waited_for_until_it_has_settled(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(pulse, "SETTLE_SECONDS", 0.4)
+        monkeypatch.setattr(pulse, "POLL_SECONDS", 0.01)
+        operator, began = Operator(Api()), time.monotonic()  # type: ignore[arg-type]
+        found = await operator.until_attentive(lambda: "", 5.0)
+        assert found == Pulse("pod-7f", 3)
+        assert time.monotonic() - began >= 0.4
+        began = time.monotonic()
+        assert await operator.until_attentive(lambda: "", 5.0) == found
+        assert time.monotonic() - began < 0.3, "it has controlled for long enough"
+
+    async def test_says_what_was_lacking(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(pulse, "SETTLE_SECONDS", 0.0)
+        operator = Operator(Api())  # type: ignore[arg-type]
+        with pytest.raises(LabError, match="its guard is not Healthy"):
+            await operator.until_attentive(lambda: "its guard is not Healthy", 0.1)
+
+    async def test_a_new_controller_has_to_settle_again(self) -> None:
+        api = Api()
+        operator = Operator(api)  # type: ignore[arg-type]
+        first = await operator.pulse()
+        api.transitions += 1
+        assert await operator.pulse() != first
+        with pytest.raises(LabError, match="only just taken control"):
+            await operator.until_attentive(lambda: "", 0.1)
+        api.away = True
+        assert await operator.pulse() is None
+
+    async def test_one_of_ours_has_to_say_that_it_is_ready(self) -> None:
+        crew = (Replica("pod-7f", os.getpid(), 1, Path()),)
+        operator = Operator(Api(), crew)  # type: ignore[arg-type]
+        with pytest.raises(LabError, match="pod-7f is not ready"):
+            await operator.until_attentive(lambda: "", 0.1)
+
+
+class TestAttempts:
+    """A trial is done again once, where the operator was not there; nothing else is."""
+
+    async def outcome(self, monkeypatch: pytest.MonkeyPatch, *ends: object) -> Trial:
+        left, done = list(ends), []
+
+        async def trial(_place: object, _fault: object, base: Trial, _plan: object) -> Trial:
+            end = left.pop(0)
+            if isinstance(end, Exception):
+                raise end
+            return replace(base, failed=20, windows=(TOLD,))
+
+        monkeypatch.setattr(runner, "_trial", trial)
+        place = Place(Scene(None, None, "nginx"), None, None, None)  # type: ignore[arg-type]
+        plan = Plan({}, (), 1, 1.0, None, False, done.append, lambda *_: None)  # type: ignore[arg-type]
+        await runner._try(place, BY_NAME["refused"], 1, plan)
+        assert left == []
+        (found,) = done
+        return found
+
+    async def test_once_more(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        found = await self.outcome(monkeypatch, NotMeasuredError("gone"), None)
+        assert (found.problem, found.cause, found.expected) == ("", "refused", ("refused",))
+
+    async def test_not_for_ever(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        found = await self.outcome(monkeypatch, NotMeasuredError("gone"), NotMeasuredError("gone"))
+        assert found.problem.startswith("not measured")
+        assert not report.counts(found)
+
+    async def test_what_the_cluster_did_not_do_is_told(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        found = await self.outcome(monkeypatch, LabError("3 pods did not run"))
+        assert found.problem == "3 pods did not run"
 
 
 class TestWatch:
@@ -64,8 +260,31 @@ class TestWatch:
         watch.take(1009.0, {"u": self.guard(closed)})
         (told,) = watch.windows
         assert (told.opened, told.seen, told.closed, told.lost) == (1000.2, 1000.7, 1006.0, 24)
-        assert told.others == ("reset",)
+        assert told.ranked == (("refused", 90), ("reset", 5))
         assert watch.closed()
+
+    def test_remembers_the_eyes_that_opened_it_and_the_time_of_its_event(self) -> None:
+        watch, opened = self.watch(), "1970-01-01T00:16:40.200Z"
+        watch.hear(1000.6, {"e": event("w-20261126-071530-1"), "f": {"reason": "Other"}})
+        watch.take(1000.7, {"u": self.guard(shown("w-20261126-071530-1", opened))})
+        later = shown("w-20261126-071530-1", opened, eyes=["direct", "metrics", "route"])
+        watch.take(1003.0, {"u": self.guard(later)})
+        (told,) = watch.windows
+        assert (told.event, told.eyes) == (1000.512345, ("route",))
+
+    def test_hears_only_of_its_own_guard(self) -> None:
+        watch = self.watch()
+        watch.hear(
+            1000.6, {"e": event("w-1", name="cart"), "f": event("w-1", reason="WindowClosed")}
+        )
+        watch.take(1000.7, {"u": self.guard(shown("w-1", "1970-01-01T00:16:40Z"))})
+        assert [w.event for w in watch.windows] == [0.0]
+
+    def test_says_why_a_window_would_not_be_seen(self) -> None:
+        watch = self.watch()
+        assert watch.unready(3) == "the guard is not there"
+        watch.take(1000.0, {"u": self.guard(name="shop")})
+        assert "not Accepted" in watch.unready(3)
 
     def test_knows_only_its_own_guard(self) -> None:
         watch = self.watch()
@@ -148,49 +367,64 @@ class TestTrials:
             Record(1000.3, 1000.35, 0.0, "502"),
         ]
         windows = [window(990.0), window(1002.0), window(1000.1)]
-        trial = make_trial(Trial("nginx", "refused", 1, BEGAN), records, windows)
+        trial = make_trial(BASE, records, windows)
         assert (trial.requests, trial.failed) == (4, 3)
         assert trial.statuses == {"502": 2, "timeout": 1}
         assert trial.first_failed == 1000.15
         assert [w.opened for w in trial.windows] == [1000.1, 1002.0]
-        assert trial.delay == pytest.approx(0.65)
-        assert trial.lost == 40
+        assert trial.delay == pytest.approx(0.45)
+        assert (trial.lost, trial.lost_kind, trial.eyes) == (40, "estimated", "route")
+        assert trial.expected == ("refused",)
+
+    def test_count_as_exact_only_where_every_window_was(self) -> None:
+        exact = replace(TOLD, counted="exact")
+        assert replace(TRIAL, windows=(exact, exact)).lost_kind == "exact"
+        assert replace(TRIAL, windows=(exact, TOLD)).lost_kind == "estimated"
+        assert BASE.lost_kind == ""
+
+    def test_without_an_event_have_no_delay(self) -> None:
+        assert replace(TRIAL, windows=(replace(TOLD, event=0.0),)).delay is None
 
     def test_take_the_cause_of_the_window_that_lost_most(self) -> None:
         windows = [window(1000.1, lost=3), window(1002.0, Cause.RESET, 30)]
-        trial = make_trial(Trial("nginx", "reset", 1, BEGAN), [], windows)
+        trial = make_trial(replace(BASE, fault="reset"), [], windows)
         assert trial.cause == "reset"
         assert trial.delay is None, "no user lost a request"
-        assert Trial("nginx", "reset", 1, BEGAN).cause == "none"
+        assert BASE.cause == "none"
 
 
 class TestScore:
     def test_counts_what_says_something(self) -> None:
-        wrong = replace(TRIAL, windows=(replace(TOLD, cause="reset", lost=90),))
+        wrong = replace(TRIAL, windows=(replace(RESET, lost=90, counted="exact"),))
         silent = replace(TRIAL, windows=())
         unmet = replace(TRIAL, failed=0, first_failed=0.0, windows=())
         broken = replace(TRIAL, problem="no pods")
-        quiet = replace(TRIAL, fault="app-error", windows=())
-        alarm = replace(TRIAL, fault="app-error")
+        quiet = replace(TRIAL, fault="app-error", expected=(), windows=(), late=0.5)
+        alarm = replace(TRIAL, fault="app-error", expected=())
         total = report.score([TRIAL, wrong, silent, unmet, broken, quiet, alarm])
         assert (total.trials, total.right) == (5, 2)
         assert (total.unmet, total.problems, total.silent) == (1, 1, 1)
         assert total.share == pytest.approx(0.4)
-        assert (total.lost_right, total.lost_known) == (1, 2)
+        assert (total.false_alarms, total.busy) == (1, 1)
+        assert total.losses == {
+            "estimated": Loss(1, right=1, same=1, told=20, counted=20),
+            "exact": Loss(1, right=0, same=0, told=90, counted=20),
+        }
         assert total.delays == (pytest.approx(0.5), pytest.approx(0.5))
+        assert total.by_eyes == {"route": total.delays}
 
     def test_nothing_is_no_success(self) -> None:
         assert report.score([]).share == 0
 
     def test_the_page_names_what_was_wrong_and_why(self) -> None:
-        wrong = replace(
-            TRIAL, gateway="contour", windows=(replace(TOLD, cause="reset", evidence="3 resets"),)
-        )
+        wrong = replace(TRIAL, gateway="contour", windows=(replace(RESET, evidence="3 resets"),))
         page = report.markdown([TRIAL, wrong, replace(TRIAL, repeat=2, problem="no pods")], rate=40)
         assert "| refused | every pod refuses | refused | 1 of 2 | refused 1, reset 1 |" in page
         assert "| refused | contour | 502 × 20 | reset 90 % | 3 resets |" in page
         assert "| refused | nginx | no pods |" in page
         assert "✗ reset" in page
+        assert "| route | 2 | 0.50 s | 0.50 s | 0.50 s |" in page
+        assert "| estimated | 2 | 40 | 40 | 2 of 2 (100 %) | 2 of 2 (100 %) |" in page
         assert "Nothing." in report.markdown([TRIAL], rate=40)
 
 
@@ -206,9 +440,14 @@ class TestFile:
         assert again.has("nginx", "refused", 1)
         assert not again.has("nginx", "refused", 2)
 
+    def test_is_judged_by_the_table_as_it_is_now(self, tmp_path: Path) -> None:
+        path = tmp_path / "faults.json"
+        path.write_text(report.encode([replace(TRIAL, expected=("overload",))]))
+        assert TrialFile(path).trials == [TRIAL]
+
     @pytest.mark.parametrize(
         "text",
-        ["", "[]", "{}", '{"format": 9}', '{"format": 1, "trials": [{}]}',
+        ["", "[]", "{}", '{"format": 9}', '{"format": 2, "trials": [{}]}',
          report.encode([replace(TRIAL, fault="boredom")])],
     )  # fmt: skip
     def test_another_is_refused_in_words(self, tmp_path: Path, text: str) -> None:

@@ -189,6 +189,8 @@ async def _conduct(bench: Bench, options: Options, file: TrialFile, console: Con
         done=file.add,
         doing=lambda _gateway, _text: None,
         has=file.has,
+        forget=bench.forget,
+        crew=bench.crew,
     )
     total = sum(len(todo) for todo in rounds(plan))
     client = await KubeClient.connect(str(cluster.kubeconfig), cluster.context)

@@ -101,7 +101,7 @@ def kill_pids(pids: Sequence[int], timeout: float = 20.0) -> list[int]:
     """
     _signal(pids, signal.SIGKILL)
     _gone(pids, timeout)
-    return [pid for pid in pids if _alive(pid)]
+    return [pid for pid in pids if alive(pid)]
 
 
 def marked() -> list[MarkedProcess]:
@@ -112,7 +112,7 @@ def marked() -> list[MarkedProcess]:
         if not entry.name.isdigit() or int(entry.name) in mine:
             continue
         mark = _read_mark(entry)
-        if mark and _alive(int(entry.name)):
+        if mark and alive(int(entry.name)):
             folder, _, name = mark.rpartition("!")
             found.append(MarkedProcess(int(entry.name), Path(folder), name))
     return found
@@ -152,7 +152,7 @@ def _ancestors() -> set[int]:
     return found
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
     """Whether the process exists and is no zombie; reaps it where it is our own child."""
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
@@ -171,7 +171,7 @@ def _signal(pids: Iterable[int], number: signal.Signals) -> None:
 
 def _gone(pids: Sequence[int], timeout: float) -> bool:
     deadline = time.monotonic() + timeout
-    while any(_alive(pid) for pid in pids):
+    while any(alive(pid) for pid in pids):
         if time.monotonic() > deadline:
             return False
         time.sleep(_POLL)

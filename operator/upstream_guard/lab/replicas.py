@@ -10,8 +10,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -23,13 +23,14 @@ import upstream_guard
 from upstream_guard.core import names
 from upstream_guard.lab import process
 from upstream_guard.lab.model import Cluster, LabError, Reporter
+from upstream_guard.lab.supervising import supervised
 
 Json = dict[str, Any]
 
 LEFT_OUT: Final = frozenset({"Deployment", "PodDisruptionBudget"})
 """Kinds of `deploy/` that are the operator *in* the cluster."""
 TOKEN_HOURS: Final = 24
-READY_SECONDS: Final = 60.0
+READY_SECONDS: Final = 120.0
 POLL_SECONDS: Final = 0.1
 
 
@@ -43,6 +44,8 @@ class Replica:
     http_port: int
     """For /metrics, /healthz and /readyz."""
     log: Path
+    command: tuple[str, ...] = ()
+    """How it was started, and is started again."""
 
 
 def manifests_folder() -> Path:
@@ -116,11 +119,24 @@ def lease_holder(lease: Json, now: float) -> str:
 
 @contextmanager
 def operator(
-    cluster: Cluster, say: Reporter, *, replicas: int = 2, prefix: str = "operator"
+    cluster: Cluster,
+    say: Reporter,
+    *,
+    replicas: int = 2,
+    prefix: str = "operator",
+    supervise: bool = True,
 ) -> Iterator[list[Replica]]:
     """Run the operator while the context is open: one controls, the others stand by.
 
     Needs `install` first. The processes belong to the lab: `lab down` ends them whatever happens.
+
+    Args:
+        cluster: Where.
+        say: Told of the start.
+        replicas: How many.
+        prefix: Of their names.
+        supervise: Start one again that ends (it does where it loses its Lease), as the kubelet would;
+            the list that is given then holds the new process.
 
     Raises:
         LabError: a replica did not become ready; the end of its log is in the message.
@@ -132,7 +148,10 @@ def operator(
             started = [start(cluster, name, kubeconfig) for name in chosen]
             for replica in started:
                 until_ready(cluster, replica)
-        yield started
+        with ExitStack() as stack:
+            if supervise:
+                stack.enter_context(supervised(started, lambda ended: again(cluster, ended)))
+            yield started
     finally:
         for name in chosen:
             process.stop(cluster.state_dir, name)
@@ -165,21 +184,30 @@ def start(cluster: Cluster, name: str, kubeconfig: Path, *extra: str) -> Replica
     http_port, webhook_port = _free_ports(2)
     log = cluster.logs / f"{name}.log"
     log.unlink(missing_ok=True)
-    started = process.start(
-        cluster.state_dir,
-        name,
-        [
-            sys.executable, "-m", "upstream_guard.cli", "run",
-            "--kubeconfig", str(kubeconfig),
-            "--identity", name,
-            "--http-port", str(http_port),
-            "--webhook-port", str(webhook_port),
-            "--webhook-host", cluster.host_address or "127.0.0.1",
-            *extra,
-        ],
-        env={"PYTHONPATH": str(Path(upstream_guard.__file__).parent.parent)},
+    command = (
+        sys.executable, "-m", "upstream_guard.cli", "run",
+        "--kubeconfig", str(kubeconfig),
+        "--identity", name,
+        "--http-port", str(http_port),
+        "--webhook-port", str(webhook_port),
+        "--webhook-host", cluster.host_address or "127.0.0.1",
+        *extra,
     )  # fmt: skip
-    return Replica(name, started, http_port, log)
+    return Replica(name, _launch(cluster, name, command), http_port, log, command)
+
+
+def again(cluster: Cluster, ended: Replica) -> Replica:
+    """Start a replica that has ended once more, with the same name and ports; its log goes on.
+
+    Raises:
+        LabError: it cannot be started.
+    """
+    return replace(ended, pid=_launch(cluster, ended.name, ended.command))
+
+
+def _launch(cluster: Cluster, name: str, command: Sequence[str]) -> int:
+    source = str(Path(upstream_guard.__file__).parent.parent)
+    return process.start(cluster.state_dir, name, command, env={"PYTHONPATH": source})
 
 
 def until_ready(cluster: Cluster, replica: Replica) -> None:
@@ -194,7 +222,7 @@ def until_ready(cluster: Cluster, replica: Replica) -> None:
             url = f"http://127.0.0.1:{replica.http_port}/readyz"
             if httpx.get(url, timeout=1, trust_env=False).is_success:
                 return
-        if not Path(f"/proc/{replica.pid}/stat").exists():
+        if not process.alive(replica.pid):
             break
         time.sleep(POLL_SECONDS)
     tail = process.log_tail(cluster.state_dir, replica.name, lines=15)

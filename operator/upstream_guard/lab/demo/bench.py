@@ -58,6 +58,8 @@ class Bench:
     guarded: bool
     statuses: list[str] = field(default_factory=list)
     """`kubectl get ug` at the end of the last guarded run of each service."""
+    crew: Sequence[Replica] = ()
+    """The operator's processes where the lab runs them, as they are now."""
     _exposed: list[tuple[str, ServiceTarget]] = field(default_factory=list)
 
     def expose(self, gateway: str, namespace: str, service: str) -> Exposure:
@@ -119,9 +121,8 @@ def open_bench(wish: Wish, say: Reporter, state_dir: Path | None = None) -> Iter
             gateway.up(cluster, say)
             if started and not wish.keep:
                 stack.callback(gateway.down, cluster, say)
-        if wish.guarded:
-            _operator(cluster, wish, say, stack)
-        bench = Bench(cluster, wish.guarded)
+        crew = _operator(cluster, wish, say, stack) if wish.guarded else ()
+        bench = Bench(cluster, wish.guarded, crew=crew)
         if not wish.keep:
             stack.callback(bench.clear)
         yield bench
@@ -159,26 +160,29 @@ def _load_image(provider: Provider, cluster: Cluster, say: Reporter) -> None:
     provider.load_image(cluster, archive, say)
 
 
-def _operator(cluster: Cluster, wish: Wish, say: Reporter, stack: ExitStack) -> None:
+def _operator(cluster: Cluster, wish: Wish, say: Reporter, stack: ExitStack) -> Sequence[Replica]:
+    """The processes that were started; none where somebody else's operator runs."""
     if holder := replicas.running_elsewhere(cluster):
         say.note(f"Using the operator that runs ({holder}).")
-        return
+        return ()
     fresh = not _has_crds(cluster)
     replicas.install(cluster, say)
     if fresh and not wish.keep and cluster.provider == "existing":
         stack.callback(replicas.uninstall, cluster, say)
-    running: list[Replica] = []
-    stack.callback(_save_logs, running, wish.output, say)  # called when they have ended
-    running.extend(stack.enter_context(replicas.operator(cluster, say)))
+    logs: list[Path] = []
+    stack.callback(_save_logs, logs, wish.output, say)  # called when they have ended
+    running = stack.enter_context(replicas.operator(cluster, say))
+    logs.extend(replica.log for replica in running)
+    return running
 
 
-def _save_logs(running: Sequence[Replica], folder: Path, say: Reporter) -> None:
+def _save_logs(logs: Sequence[Path], folder: Path, say: Reporter) -> None:
     """Copy the logs, for the lab's own folder goes with the lab."""
     folder.mkdir(parents=True, exist_ok=True)
-    for replica in running:
-        shutil.copyfile(replica.log, folder / replica.log.name)
-    if running:
-        say.note(f"The operator's logs: {', '.join(str(folder / r.log.name) for r in running)}")
+    for log in logs:
+        shutil.copyfile(log, folder / log.name)
+    if logs:
+        say.note(f"The operator's logs: {', '.join(str(folder / log.name) for log in logs)}")
 
 
 def _has_crds(cluster: Cluster) -> bool:

@@ -1,16 +1,19 @@
 """Faults, trials, and what came of them, as values."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from upstream_guard.core.causes import Cause
 from upstream_guard.lab.demo.stage import Stage
-from upstream_guard.lab.demo.tally import Record
+from upstream_guard.lab.demo.tally import Record, percentile
 from upstream_guard.lab.model import Cluster
 
 EARLY = 1.0
 """Seconds by which a window may begin before we noted that the fault was on: clocks and rounding."""
+NO_CAUSE = "none"
+"""Stands for a cause where no window opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,32 +63,44 @@ class Told:
     """One window as the operator told it, after it had closed, or at the end of our patience.
 
     Attributes:
-        cause: The likeliest.
-        confidence: Percent.
-        others: The next likely ones.
+        id: Its name.
+        ranked: Causes with their percents, the likeliest first.
         extent: How far it reached.
         opened: Unix seconds of its first failed request.
         detected: Unix seconds at which the operator knew.
         seen: Unix seconds at which a watch of the guard showed it.
+        event: Unix seconds of its `WindowOpened` event, by the event's own time; 0 where none came.
         closed: Unix seconds; 0 where it is still open.
         lost: Requests lost.
         counted: `exact` or `estimated`.
-        eyes: Who saw it.
+        eyes: Who had seen it when it was first shown.
+        predicted: Whether a prediction covered it.
         evidence: In words.
     """
 
-    cause: str
-    confidence: int
-    others: tuple[str, ...]
+    id: str
+    ranked: tuple[tuple[str, int], ...]
     extent: str
     opened: float
     detected: float
     seen: float
+    event: float
     closed: float
     lost: int
     counted: str
     eyes: tuple[str, ...]
+    predicted: bool
     evidence: str
+
+    @property
+    def cause(self) -> str:
+        """The likeliest."""
+        return self.ranked[0][0]
+
+    @property
+    def confidence(self) -> int:
+        """Of the cause, percent."""
+        return self.ranked[0][1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +112,12 @@ class Trial:
         fault: The fault's name.
         repeat: From 1.
         began: Unix seconds at which it was switched on.
+        expected: Causes that are right; none where no window is to open.
         requests: Of users, while it was on and after.
-        failed: Those that failed.
+        failed: Those that failed: what a window's lost requests are to be.
         first_failed: Unix seconds at which the first of them had failed; 0 where none did.
         statuses: Failed requests by outcome.
+        late: 99th percentile of the seconds by which the load generator was late: how busy the machine was.
         windows: What the operator told, oldest first.
         problem: Why there is no result; empty where there is one.
     """
@@ -109,31 +126,56 @@ class Trial:
     fault: str
     repeat: int
     began: float
+    expected: tuple[str, ...] = ()
     requests: int = 0
     failed: int = 0
     first_failed: float = 0.0
     statuses: Mapping[str, int] = field(default_factory=dict)
+    late: float = 0.0
     windows: tuple[Told, ...] = ()
     problem: str = ""
 
     @property
+    def worst(self) -> Told | None:
+        """The window that lost most; None where none opened."""
+        return max(self.windows, key=lambda w: (w.lost, w.confidence), default=None)
+
+    @property
     def cause(self) -> str:
         """The top cause of the window that lost most; `none` where no window opened."""
-        if not self.windows:
-            return "none"
-        return max(self.windows, key=lambda w: (w.lost, w.confidence)).cause
+        return self.worst.cause if self.worst else NO_CAUSE
+
+    @property
+    def first(self) -> Told | None:
+        """The window whose event came first; None where no event came."""
+        told = [w for w in self.windows if w.event]
+        return min(told, key=lambda w: w.event, default=None)
 
     @property
     def delay(self) -> float | None:
-        """Seconds from the first failed request to when a watch showed the window."""
-        if not self.windows or not self.first_failed:
+        """Seconds from the first failed request's end to the `WindowOpened` event's own time.
+
+        Negative where the operator knew before a user did.
+        """
+        if self.first is None or not self.first_failed:
             return None
-        return max(0.0, min(w.seen for w in self.windows) - self.first_failed)
+        return self.first.event - self.first_failed
+
+    @property
+    def eyes(self) -> str:
+        """Who saw the first window, as `direct+route`; empty where none opened."""
+        return "+".join(self.first.eyes) if self.first else ""
 
     @property
     def lost(self) -> int:
         """Requests lost, as the operator told."""
         return sum(w.lost for w in self.windows)
+
+    @property
+    def lost_kind(self) -> str:
+        """`exact` where every window's count is; `estimated` where not; empty where none opened."""
+        kinds = {w.counted for w in self.windows}
+        return "exact" if kinds == {"exact"} else "estimated" if kinds else ""
 
 
 def make_trial(base: Trial, records: Sequence[Record], windows: Sequence[Told]) -> Trial:
@@ -146,18 +188,13 @@ def make_trial(base: Trial, records: Sequence[Record], windows: Sequence[Told]) 
     """
     after = [r for r in records if r.sent >= base.began - EARLY]
     failed = [r for r in after if r.failed]
-    counts: dict[str, int] = {}
-    for record in failed:
-        counts[record.outcome] = counts.get(record.outcome, 0) + 1
     ours = [window for window in windows if window.opened >= base.began - EARLY]
-    return Trial(
-        gateway=base.gateway,
-        fault=base.fault,
-        repeat=base.repeat,
-        began=base.began,
+    return replace(
+        base,
         requests=len(after),
         failed=len(failed),
         first_failed=min((r.done for r in failed), default=0.0),
-        statuses=counts,
+        statuses=dict(Counter(record.outcome for record in failed).most_common()),
+        late=percentile([r.late for r in after], 0.99),
         windows=tuple(sorted(ours, key=lambda window: window.opened)),
     )

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -17,9 +17,11 @@ from upstream_guard.lab.demo.session import own_namespace
 from upstream_guard.lab.demo.stage import Stage
 from upstream_guard.lab.demo.variants import Variant
 from upstream_guard.lab.faults.model import EARLY, Fault, Scene, Told, Trial, make_trial
-from upstream_guard.lab.faults.windows import windows
+from upstream_guard.lab.faults.pulse import Operator, unready
+from upstream_guard.lab.faults.windows import opening, windows
 from upstream_guard.lab.gateways.model import RunningGateway
 from upstream_guard.lab.model import Cluster, LabError
+from upstream_guard.lab.replicas import Replica
 
 Json = dict[str, Any]
 
@@ -30,6 +32,8 @@ PATIENCE_SECONDS: Final = 12.0
 """How long it stays on at most while no window shows."""
 HEALED_SECONDS: Final = 1.0
 """Load after the fault."""
+ATTENTIVE_SECONDS: Final = 120.0
+"""How long the operator may take to be there and to see that all is well before a trial."""
 CLOSE_SECONDS: Final = 75.0
 """How long a window may take to close; detection keeps one open for up to 60 s."""
 KEEP_ALIVE_RATE: Final = 20.0
@@ -52,6 +56,8 @@ class Plan:
         done: Told each trial as it ends.
         doing: Told what is being done, for which gateway.
         has: Whether a trial was done before.
+        forget: Makes the machine forget connections to pods that are gone. Blocking.
+        crew: The operator's processes where the lab runs them, as they are now.
     """
 
     gateways: dict[str, RunningGateway]
@@ -63,6 +69,8 @@ class Plan:
     done: Callable[[Trial], None]
     doing: Callable[[str, str], None]
     has: Callable[[str, str, int], bool] = lambda _gateway, _fault, _repeat: False
+    forget: Callable[[Iterable[str]], None] = lambda _addresses: None
+    crew: Sequence[Replica] = ()
 
 
 def rounds(plan: Plan) -> Iterator[list[tuple[str, Fault, int]]]:
@@ -81,35 +89,53 @@ def rounds(plan: Plan) -> Iterator[list[tuple[str, Fault, int]]]:
 
 
 class Watch:
-    """The windows of one guard, each with the time at which it was first seen."""
+    """The windows of one guard, each with the time at which it was first seen, and of its event."""
 
     def __init__(self, client: KubeClient, namespace: str, name: str) -> None:
         self._windows: dict[str, Told] = {}
+        self._events: dict[str, float] = {}
+        self._heard: set[str] = set()
+        self._guard: Json = {}
         self._name = name
         path = f"/apis/{names.API_VERSION}/namespaces/{namespace}/{names.GUARD_PLURAL}"
         self.mirror = Mirror(client, path, on_change=self.take)
+        events = f"/apis/events.k8s.io/v1/namespaces/{namespace}/events"
+        self.ear = Mirror(client, events, on_change=self.hear)
 
     @property
     def windows(self) -> list[Told]:
         """As they are now."""
-        return list(self._windows.values())
+        return [replace(w, event=self._events.get(w.id, 0.0)) for w in self._windows.values()]
 
     def opened(self, since: float) -> bool:
         """Whether one opened since that Unix time."""
-        return any(window.opened >= since for window in self.windows)
+        return any(window.opened >= since for window in self._windows.values())
 
     def closed(self) -> bool:
         """Whether none is open."""
-        return all(window.closed for window in self.windows)
+        return all(window.closed for window in self._windows.values())
+
+    def unready(self, pods: int) -> str:
+        """Why a window would not be seen yet; empty where it would be."""
+        return unready(self._guard, pods) if self._guard else "the guard is not there"
 
     def take(self, at: float, objects: Objects) -> None:
         """Look at the guards as they are at this Unix time."""
         for guard_ in objects.values():
             if guard_["metadata"]["name"] == self._name:
+                self._guard = guard_
                 for name, told in windows(guard_).items():
                     before = self._windows.get(name)
-                    seen = before.seen if before else at
-                    self._windows[name] = replace(told, seen=seen)
+                    seen, eyes = (before.seen, before.eyes) if before else (at, told.eyes)
+                    self._windows[name] = replace(told, seen=seen, eyes=eyes)
+
+    def hear(self, _at: float, objects: Objects) -> None:
+        """Look at the events as they are now."""
+        for uid in objects.keys() - self._heard:
+            self._heard.add(uid)
+            found = opening(objects[uid])
+            if found is not None and found[0] == self._name:
+                self._events[found[1]] = found[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +145,7 @@ class Place:
     scene: Scene
     exposure: Exposed
     watch: Watch
+    operator: Operator
 
 
 async def conduct(cluster: Cluster, client: KubeClient, plan: Plan) -> None:
@@ -130,9 +157,11 @@ async def conduct(cluster: Cluster, client: KubeClient, plan: Plan) -> None:
     async with AsyncExitStack() as stack:
         namespace = await stack.enter_async_context(own_namespace(cluster, keep=plan.keep))
         places = {}
+        operator = Operator(client, plan.crew)
         for gateway in plan.gateways:
             plan.doing(gateway, "bringing the service up")
-            places[gateway] = await _place(stack, cluster, client, namespace, gateway, plan)
+            stage = Stage(cluster, client, namespace, f"shop-{gateway}")
+            places[gateway] = await _place(stack, stage, gateway, plan, operator)
         for todo in rounds(plan):
             await asyncio.gather(
                 *(_try(places[gateway], fault, repeat, plan) for gateway, fault, repeat in todo)
@@ -140,15 +169,9 @@ async def conduct(cluster: Cluster, client: KubeClient, plan: Plan) -> None:
 
 
 async def _place(
-    stack: AsyncExitStack,
-    cluster: Cluster,
-    client: KubeClient,
-    namespace: str,
-    gateway: str,
-    plan: Plan,
+    stack: AsyncExitStack, stage: Stage, gateway: str, plan: Plan, operator: Operator
 ) -> Place:
-    name = f"shop-{gateway}"
-    stage = Stage(cluster, client, namespace, name)
+    client, namespace, name = stage.client, stage.namespace, stage.name
     await stage.apply(variants.service(namespace=namespace, name=name))
     await stack.enter_async_context(stage)
     exposure = await asyncio.to_thread(plan.expose, gateway, namespace, name)
@@ -167,7 +190,8 @@ async def _place(
     await stage.until_serving(REPLICAS)
     watch = Watch(client, namespace, name)
     await stack.enter_async_context(watch.mirror)
-    return Place(Scene(cluster, stage, gateway), exposure, watch)
+    await stack.enter_async_context(watch.ear)
+    return Place(Scene(stage.cluster, stage, gateway), exposure, watch, operator)
 
 
 async def _until_protected(client: KubeClient, stage: Stage) -> None:
@@ -184,22 +208,44 @@ async def _until_protected(client: KubeClient, stage: Stage) -> None:
         ) from None
 
 
+class NotMeasuredError(LabError):
+    """The operator was not there all the time, so the trial says nothing."""
+
+
 async def _try(place: Place, fault: Fault, repeat: int, plan: Plan) -> None:
-    base = Trial(place.scene.gateway, fault.name, repeat, time.time())
+    """Do a trial; one in which the operator was not there is done once more."""
+    expected = tuple(sorted(cause.value for cause in fault.expected))
+    base = Trial(place.scene.gateway, fault.name, repeat, time.time(), expected)
+    trial = await _attempt(place, fault, base, plan)
+    if trial is None:
+        plan.doing(base.gateway, f"{fault.name} {repeat}: once more, the operator was not there")
+        trial = await _attempt(place, fault, base, plan)
+    plan.done(trial or replace(base, problem="not measured: the operator was not there, twice"))
+
+
+async def _attempt(place: Place, fault: Fault, base: Trial, plan: Plan) -> Trial | None:
     try:
-        trial = await _trial(place, fault, base, plan)
+        return await _trial(place, fault, base, plan)
+    except NotMeasuredError:
+        return None
     except LabError as error:
-        trial = Trial(base.gateway, base.fault, base.repeat, base.began, problem=str(error)[:300])
-    plan.done(trial)
+        return replace(base, problem=str(error)[:300])
 
 
 async def _trial(place: Place, fault: Fault, base: Trial, plan: Plan) -> Trial:
+    """One trial.
+
+    Raises:
+        NotMeasuredError: another operator controls at its end than at its beginning, or none.
+        LabError: something else did not come about in time.
+    """
     stage, watch = place.scene.stage, place.watch
     say = f"{fault.name} {base.repeat}"
     plan.doing(base.gateway, f"{say}: until all is calm")
     await stage.until_serving(REPLICAS)
     await until_calm(place.exposure)
-    await until(watch.closed, CLOSE_SECONDS)
+    pulse = await place.operator.until_attentive(lambda: watch.unready(REPLICAS), ATTENTIVE_SECONDS)
+    addresses = _addresses(stage)
     rate = KEEP_ALIVE_RATE if fault.keep_alive else plan.rate
     async with load_on(place.exposure, rate, keep_alive=fault.keep_alive) as load:
         await asyncio.sleep(BEFORE_SECONDS)
@@ -212,8 +258,14 @@ async def _trial(place: Place, fault: Fault, base: Trial, plan: Plan) -> Trial:
         await asyncio.sleep(HEALED_SECONDS)
         records = await load.stop()
     await until(watch.closed, CLOSE_SECONDS)
-    begun = Trial(base.gateway, base.fault, base.repeat, began)
-    return make_trial(begun, records, watch.windows)
+    await asyncio.to_thread(plan.forget, addresses - _addresses(stage))
+    if await place.operator.pulse() != pulse:
+        raise NotMeasuredError(f"{pulse.holder} does not control any more")
+    return make_trial(replace(base, began=began), records, watch.windows)
+
+
+def _addresses(stage: Stage) -> frozenset[str]:
+    return frozenset(str(pod["status"].get("podIP", "")) for pod in stage.pods()) - {""}
 
 
 async def until(condition: Callable[[], bool], seconds: float) -> bool:
