@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from upstream_guard.lab import images
 from upstream_guard.lab.demo import plot, report, tally, variants
 from upstream_guard.lab.demo.report import Run
 from upstream_guard.lab.demo.tally import Record
 from upstream_guard.lab.demo.telling import Told
 from upstream_guard.lab.demo.variants import Variant
-from upstream_guard.lab.gateways import GATEWAYS
-from upstream_guard.lab.gateways.plain import PlainGateway
 
 START = 1_700_000_000.0
 
@@ -177,6 +176,52 @@ def test_the_variants_differ_only_in_what_a_team_has_to_know() -> None:
     assert {"name": "START_DELAY_SECONDS", "value": "1.5"} in plain["env"]  # type: ignore[operator]
 
 
+@pytest.mark.parametrize(
+    ("variant", "hook", "pre_stop", "grace"),
+    [
+        (Variant.TUNED, 5, 5, None),
+        (Variant.TUNED, 0, 0, None),
+        (Variant.TUNED, 15, 15, None),
+        (Variant.TUNED, 30, 30, 40),
+        (Variant.PLAIN, 30, 0, None),
+        (Variant.GUARDED, 30, 0, None),
+    ],
+)
+def test_a_fixed_hook_leaves_the_app_time_to_end(
+    variant: Variant, hook: int, pre_stop: int, grace: int | None
+) -> None:
+    made = variants.deployment(
+        variant, namespace="demo", name="shop", replicas=3, start_delay=0, hook=hook
+    )
+    pod = made["spec"]["template"]
+    assert variants.pre_stop([pod]) == pre_stop
+    assert pod["spec"].get("terminationGracePeriodSeconds") == grace
+
+
+def test_every_sample_server_can_stand_behind_a_gateway() -> None:
+    images_of = {"go": images.UPSTREAM_IMAGE}
+    assert list(variants.APPS) == ["go", "node", "gunicorn", "uvicorn"]
+    for name, app in variants.APPS.items():
+        made = variants.deployment(
+            Variant.PLAIN, namespace="demo", name="shop", replicas=1, start_delay=0, app=app
+        )
+        (container,) = made["spec"]["template"]["spec"]["containers"]
+        assert container["image"] == images_of.get(name, images.SERVERS_IMAGE)
+        start = (images.SAMPLES / "start.sh").read_text()
+        assert all(f"\n  {word}) exec" in start for word in container.get("args", ()))
+
+
+def test_apps_have_rows_and_promises_of_their_own() -> None:
+    node = replace(run(Variant.GUARDED, failed=(3.0,)), app="node", pre_stop=2.0, kept_failed=1)
+    runs = [run(Variant.GUARDED), node]
+    assert [(c.held, c.text.partition(":")[0]) for c in report.checks(runs)] == [
+        (True, "nginx rollout"),
+        (False, "nginx rollout (node)"),
+    ]
+    shown = report.as_json(runs)["runs"][1]
+    assert (shown["app"], shown["pre_stop_seconds"], shown["kept_failed"]) == ("node", 2.0, 1)
+
+
 def test_the_shortest_guard_is_one_field() -> None:
     assert variants.guard(namespace="demo", name="shop")["spec"] == {
         "targetRef": {"kind": "Service", "name": "shop"}
@@ -203,11 +248,6 @@ def test_what_fails_long_after_a_node_was_lost_is_held_against_gateways_that_pic
     assert not direct.held
     assert through_kube_proxy.held
     assert "1 more later" in through_kube_proxy.text
-
-
-def test_which_gateways_leave_the_choice_to_kube_proxy() -> None:
-    plain = {name for name, gateway in GATEWAYS.items() if isinstance(gateway, PlainGateway)}
-    assert plain == report.VIA_CLUSTER_IP
 
 
 def heard(lead: float | None, scenario: str = "rollout", failed: tuple[float, ...] = (3.0,)) -> Run:

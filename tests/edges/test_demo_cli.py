@@ -36,6 +36,11 @@ def _no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--json", "/"], ["--json", "directory"]),
         (["--provider", "existing"], ["--context"]),
         (["--context", "prod"], ["--provider existing"]),
+        (["--app", "rails"], ["'rails'", "go", "node", "gunicorn", "uvicorn", "all"]),
+        (["--kept", "2"], ["--kept", "0<=x<=1"]),
+        (["--app", "node", "--scenario", "all"], ["lying-ready", "node cannot", "--app go"]),
+        (["--app", "all", "--scenario", "rollout", "--score"], ["--score", "gunicorn", "--app go"]),
+        (["--matrix", "--app", "node"], ["--app", "--matrix"]),
         (["--matrix", "--gateway", "httpd"], ["--matrix knows nginx", "not httpd"]),
     ],
 )

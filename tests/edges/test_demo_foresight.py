@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from upstream_guard.core.predict.score import Prediction
-from upstream_guard.lab.demo.foresight import CHANGES, foresight, injected_sleep
+from upstream_guard.lab.demo.foresight import CHANGES, foresight
 from upstream_guard.lab.demo.report import Run, as_json
 from upstream_guard.lab.demo.runner import Cell
 from upstream_guard.lab.demo.scenarios import SCENARIOS
 from upstream_guard.lab.demo.tally import Record, tally
-from upstream_guard.lab.demo.variants import Variant
+from upstream_guard.lab.demo.variants import Variant, pre_stop
 
 if TYPE_CHECKING:
     from upstream_guard.lab.demo.stage import Stage
@@ -65,8 +65,8 @@ async def test_a_plain_rollout_is_foreseen_to_fail_and_a_tuned_one_is_not(gatewa
 
 async def test_the_guard_is_read_off_the_pods() -> None:
     stage = FakeStage({"sleep": {"seconds": 3}})
-    assert injected_sleep(stage.pods()) == 3
-    assert injected_sleep(FakeStage().pods()) == 0
+    assert pre_stop(stage.pods()) == 3
+    assert pre_stop(FakeStage().pods()) == 0
     guarded = await foresee("rollout", Variant.GUARDED, stage)
     assert guarded is not None
     assert not guarded.likely

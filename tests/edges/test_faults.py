@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from upstream_guard.cli import lab_faults
 from upstream_guard.core.causes import Cause
+from upstream_guard.core.tuning import GatewayKind
 from upstream_guard.kube.client import ApiError
 from upstream_guard.lab.demo.tally import Record
 from upstream_guard.lab.faults import inject, pulse, report, runner
@@ -24,7 +25,6 @@ from upstream_guard.lab.faults.runner import (
     Place,
     Plan,
     Watch,
-    gateway_profile,
     guard,
     rounds,
     until,
@@ -32,6 +32,7 @@ from upstream_guard.lab.faults.runner import (
 from upstream_guard.lab.faults.table import BY_NAME, FAULTS
 from upstream_guard.lab.gateways import GATEWAYS, envoy_gateway
 from upstream_guard.lab.gateways.model import RunningGateway
+from upstream_guard.lab.gateways.profile import canary_target, gateway_key, gateway_profile
 from upstream_guard.lab.images import SAMPLES
 from upstream_guard.lab.model import LabError
 from upstream_guard.lab.packages import find_program
@@ -459,12 +460,32 @@ class TestFile:
 
 def test_a_plain_gateway_is_told_of_in_a_profile_that_we_understand() -> None:
     running = RunningGateway("haproxy", "127.0.0.1", 8380, "http://127.0.0.1:9380/metrics")
-    profile = parse_profile(gateway_profile(running, "prod", "shop"))
+    profile = parse_profile(gateway_profile(running, ["prod/shop"]))
     assert profile.controller == "haproxy"
     assert [str(service) for service in profile.services] == ["prod/shop"]
-    spec = gateway_profile(running, "prod", "shop")["spec"]
+    spec = gateway_profile(running, ["prod/shop"])["spec"]
     assert spec["address"] == "http://127.0.0.1:8380"
-    assert "metrics" not in gateway_profile(replace(running, metrics_url=""), "p", "s")["spec"]
+    assert "metrics" not in gateway_profile(replace(running, metrics_url=""), ["p/s"])["spec"]
+    assert "canary" not in spec
+    led = parse_profile(gateway_profile(running, ["prod/shop"], canary=True))
+    assert led.canary_host == canary_target("haproxy").host
+    assert canary_target("haproxy").name == "canary-gatewayprofile-lab-haproxy"
+    assert (GatewayKind.PROFILE, profile.name) == gateway_key("haproxy")
+
+
+def test_gateways_that_read_routes_are_matched_by_what_leads_to_them() -> None:
+    """Their addresses in the lab have ports of their own, which no Ingress tells."""
+    envoys = {
+        name: parse_profile(gateway_profile(RunningGateway(name, "127.0.0.1", 8280), ["a/b"]))
+        for name in ("contour", "envoy-gateway")
+    }
+    assert [p.address for p in envoys.values()] == ["http://127.0.0.1:8280"] * 2
+    assert gateway_key("contour") == (GatewayKind.INGRESS_CLASS, *envoys["contour"].ingress_classes)
+    assert gateway_key("envoy-gateway") == (
+        GatewayKind.GATEWAY,
+        *envoys["envoy-gateway"].gateways,
+    )
+    assert not any(profile.services for profile in envoys.values())
 
 
 def test_a_guard_asks_for_the_host_that_leads_to_it() -> None:

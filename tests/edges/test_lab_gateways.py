@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from upstream_guard.lab import images, process
-from upstream_guard.lab.gateways import GATEWAYS, ServiceTarget, contour, support
+from upstream_guard.lab.gateways import GATEWAYS, VIA_CLUSTER_IP, ServiceTarget, contour, support
 from upstream_guard.lab.gateways.plain import Engine, PlainGateway, Setup, Spawn, upstream_address
 from upstream_guard.lab.model import Cluster, LabError, LabNode
 from upstream_guard.lab.packages import missing
@@ -58,6 +58,7 @@ def test_there_is_a_row_for_each_gateway_under_its_own_name() -> None:
         "envoy-gateway",
     ]
     assert all(name == addon.name and addon.title for name, addon in GATEWAYS.items())
+    assert frozenset({"nginx", "haproxy", "caddy", "httpd"}) == VIA_CLUSTER_IP
 
 
 def test_a_host_names_the_service_and_is_nobodys_domain() -> None:

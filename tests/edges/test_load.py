@@ -17,7 +17,9 @@ from click.testing import CliRunner
 
 from upstream_guard.lab import load
 from upstream_guard.lab.demo import tally
+from upstream_guard.lab.demo.runner import mixed_load_on
 from upstream_guard.lab.demo.tally import Record
+from upstream_guard.lab.gateways import Exposure
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -177,3 +179,29 @@ async def test_the_process_stops_on_sigint_and_leaves_every_record(tmp_path: Pat
     records = [tally.decode(line) for line in out.read_text().splitlines()]
     assert len(records) == seen["connections"]
     assert all(json.loads(tally.encode(r))[3] == "200" for r in records)
+
+
+@pytest.mark.parametrize(("kept", "per_request"), [(0.0, 1.0), (0.5, 0.5), (1.0, 0.0)])
+async def test_a_share_of_the_load_goes_over_kept_connections(
+    kept: float, per_request: float
+) -> None:
+    async with server(serve_forever) as (url, seen):
+        port = int(url.rstrip("/").rpartition(":")[2])
+        async with mixed_load_on(Exposure("127.0.0.1", port, "shop.test"), 200, kept) as both:
+            await asyncio.sleep(1)
+            records = await both.stop()
+    assert {record.outcome for record in records} == {"200"}
+    assert len(records) > 100
+    # A few kept connections serve all the requests of their half.
+    assert seen["connections"] / len(records) == pytest.approx(per_request, abs=0.15)
+    assert both.kept_failed == 0
+
+
+async def test_failures_on_kept_connections_are_told_apart() -> None:
+    async with server(reset) as (url, _):
+        port = int(url.rstrip("/").rpartition(":")[2])
+        async with mixed_load_on(Exposure("127.0.0.1", port, "shop.test"), 100, 0.25) as both:
+            await asyncio.sleep(0.5)
+            records = await both.stop()
+    assert all(record.failed for record in records)
+    assert 0 < both.kept_failed < len(records) / 2

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn, TypeVar
@@ -39,7 +39,7 @@ from upstream_guard.lab.demo.show import (
     show_verdict,
 )
 from upstream_guard.lab.demo.telling import lead_table
-from upstream_guard.lab.demo.variants import Variant
+from upstream_guard.lab.demo.variants import APPS, GO, App, Variant
 from upstream_guard.lab.gateways import GATEWAYS
 from upstream_guard.lab.model import LabError
 from upstream_guard.lab.report import RichReporter
@@ -48,7 +48,7 @@ Value = TypeVar("Value")
 
 ALL = "all"
 DEFAULT_RATE = 200.0
-NOT_WITH_MATRIX: Final = ("scenarios", "variants", "repeats", "with_score")
+NOT_WITH_MATRIX: Final = ("scenarios", "variants", "repeats", "with_score", "apps", "kept")
 ONLY_WITH_MATRIX: Final = ("cases", "seed", "remedies", "page")
 DEFAULT_PICTURE = Path("demo-out/timeline.png")
 
@@ -66,6 +66,7 @@ class Options:
     json_path: Path | None
     picture: Path
     with_score: bool = False
+    kept: float = 0.0
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -85,7 +86,15 @@ class Options:
 @click.option(
     "--rate", type=click.FloatRange(1, 5000), default=DEFAULT_RATE,
     show_default=f"{DEFAULT_RATE:g}; {MATRIX_RATE:g} with --matrix",
-    help="Requests a second, a new connection each.",
+    help="Requests a second, a new connection each unless --kept says otherwise.",
+)  # fmt: skip
+@click.option(
+    "--kept", type=click.FloatRange(0, 1), default=0.0, show_default=True,
+    help="Share of the requests that go over kept-alive client connections.",
+)  # fmt: skip
+@click.option(
+    "--app", "apps", multiple=True, type=click.Choice([*APPS, ALL]), default=(GO.name,), show_default=True,
+    help="Server behind the gateway, with the settings that it comes with. Repeatable.",
 )  # fmt: skip
 @click.option(
     "--repeats", type=click.IntRange(1, 100), default=1, show_default=True,
@@ -143,6 +152,8 @@ def command(
     scenarios: tuple[str, ...],
     variants: tuple[str, ...],
     rate: float,
+    kept: float,
+    apps: tuple[str, ...],
     repeats: int,
     provider: str | None,
     context: str | None,
@@ -176,6 +187,7 @@ def command(
       upstream-guard demo
       upstream-guard demo --gateway nginx --scenario rollout --repeats 3
       upstream-guard demo --scenario all --json runs.json
+      upstream-guard demo --app all --scenario rollout --kept 0.5
       upstream-guard demo --matrix --cases 24 --json matrix.json
     """  # noqa: D301 - click reads \b
     if (provider == "existing") != (context is not None):
@@ -208,8 +220,13 @@ def command(
         del wanted[ALL]
         wanted = {name: None for name, s in SCENARIOS.items() if not s.cable} | wanted
     chosen = [variant for variant in Variant if variant.value in variants]
+    servers = _apps(apps, wanted, with_score=with_score)
     todo = cells(
-        list(dict.fromkeys(gateways)), [SCENARIOS[name] for name in wanted], chosen, repeats
+        list(dict.fromkeys(gateways)),
+        [SCENARIOS[name] for name in wanted],
+        chosen,
+        repeats,
+        servers,
     )
     asked = Options(
         gateways=tuple(dict.fromkeys(gateways)),
@@ -221,8 +238,27 @@ def command(
         json_path=json_path,
         picture=picture,
         with_score=with_score,
+        kept=kept,
     )
     _end(ctx, lambda console: _demo(asked, console), keep=keep)
+
+
+def _apps(chosen: Sequence[str], scenarios: Iterable[str], *, with_score: bool) -> list[App]:
+    """The servers to run; what only the Go sample can do is refused of the others."""
+    apps = [app for app in APPS.values() if app.name in chosen or ALL in chosen]
+    if deaf := ", ".join(app.name for app in apps if not app.obeys):
+        commanded = [name for name in scenarios if SCENARIOS[name].commands]
+        if commanded:
+            raise click.UsageError(
+                f"--scenario {commanded[0]} tells the app to fail, which {deaf} cannot do; "
+                f"use --app {GO.name} with it"
+            )
+        if with_score:
+            raise click.UsageError(
+                f"--score asks the app how long it took to start, which {deaf} does not tell; "
+                f"use --app {GO.name} with it"
+            )
+    return apps
 
 
 def _refuse_mixtures(ctx: click.Context, names: Sequence[str], *, matrix: bool) -> None:
@@ -266,6 +302,7 @@ def _demo(options: Options, console: Console) -> bool:
         keep=options.keep,
         output=options.picture.parent,
         nodes=max(NODES, *(cell.scenario.nodes for cell in options.cells)),
+        apps=tuple(dict.fromkeys(cell.app for cell in options.cells)),
     )
     with open_bench(wish, RichReporter(console)) as bench:
         with ProgressBar(console, len(options.cells)) as progress:
@@ -290,6 +327,7 @@ async def _conduct(bench: Bench, options: Options, progress: ProgressBar) -> Out
                 keep=options.keep,
                 foresee=foresight(options.rate) if options.with_score else None,
                 listen=options.with_score,
+                kept=options.kept,
             )
             return await conduct(cluster, client, plan, progress)
     finally:

@@ -17,7 +17,7 @@ from upstream_guard.core.evidence import Failure
 from upstream_guard.core.model import ObjectRef, ServicePort
 from upstream_guard.gateways.adapter import Known
 from upstream_guard.gateways.client import GatewayClient
-from upstream_guard.lab.gateways import GATEWAYS, contour, support
+from upstream_guard.lab.gateways import GATEWAYS, envoy, support
 from upstream_guard.lab.gateways.plain import Setup
 from upstream_guard.lab.load import LoadGenerator
 from upstream_guard.lab.load import Target as LoadTarget
@@ -172,7 +172,7 @@ def envoy_config(folder: Path, port: int, admin: int):
 
 async def run_envoy(tmp_path, start, upstream):
     try:
-        program = contour.envoy_program()
+        program = envoy.envoy_program()
     except LabError as error:
         pytest.skip(str(error))
     port, admin = support.free_ports(random.randint(20_000, 30_000), 2)

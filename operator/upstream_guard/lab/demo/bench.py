@@ -12,9 +12,10 @@ from upstream_guard.core import names
 from upstream_guard.kube.client import KubeClient
 from upstream_guard.lab import nodes, plan, replicas
 from upstream_guard.lab.demo.guarding import KubectlGuarding
+from upstream_guard.lab.demo.variants import GO, App
 from upstream_guard.lab.gateways import GATEWAYS
 from upstream_guard.lab.gateways.model import Exposure, ServiceTarget
-from upstream_guard.lab.images import build_upstream_image
+from upstream_guard.lab.images import build_servers_image, build_upstream_image
 from upstream_guard.lab.model import (
     Cluster,
     LabError,
@@ -48,6 +49,7 @@ class Wish:
     """Folder that gets the operator's logs at the end."""
     nodes: int = NODES
     """How many, where the lab is brought up."""
+    apps: Sequence[App] = (GO,)
 
 
 @dataclass(slots=True)
@@ -143,7 +145,8 @@ def _cluster(wish: Wish, folder: Path, say: Reporter, stack: ExitStack) -> Clust
         if not wish.keep:
             stack.callback(provider.down, say)
         cluster = provider.up(LabSpec(folder, nodes=wish.nodes, context=wish.context), say)
-    _load_image(provider, cluster, say)
+    for archive in _images(wish.apps, say):
+        _load_image(provider, cluster, archive, say)
     return cluster
 
 
@@ -152,8 +155,13 @@ def _is_wanted(present: Cluster, provider: Provider, wish: Wish) -> bool:
     return present.provider == provider.name and same_context
 
 
-def _load_image(provider: Provider, cluster: Cluster, say: Reporter) -> None:
-    archive = build_upstream_image(say)
+def _images(apps: Sequence[App], say: Reporter) -> list[Path]:
+    """Archives of the images that these apps are in."""
+    build = {app.image: build_upstream_image if app is GO else build_servers_image for app in apps}
+    return [made(say) for made in build.values()]
+
+
+def _load_image(provider: Provider, cluster: Cluster, archive: Path, say: Reporter) -> None:
     if provider.name == "existing":
         say.note(f"The demo's image has to be on your nodes already; it is in {archive}")
         return

@@ -80,6 +80,8 @@ def _state(cell: Cell, stage: Stage, pods: list[Json]) -> State:
             cell.variant,
             replicas=cell.scenario.replicas,
             start_delay=cell.scenario.start_delay,
+            app=cell.app,
+            hook=cell.hook,
             **named,
         ),
         variants.service(**named),
@@ -90,17 +92,5 @@ def _state(cell: Cell, stage: Stage, pods: list[Json]) -> State:
     nodes = [node.name for node in stage.cluster.nodes]
     state = question.state_of(written, ObjectRef(**named), pods, nodes)
     if cell.variant is Variant.GUARDED:
-        return replace(state, guard=GuardFacts(pre_stop=injected_sleep(pods)))
+        return replace(state, guard=GuardFacts(pre_stop=variants.pre_stop(pods)))
     return state
-
-
-def injected_sleep(pods: list[Json]) -> float:
-    """The shortest preStop sleep that these pods carry; 0 where one has none."""
-    return min(
-        (_sleep(container) for pod in pods for container in pod["spec"]["containers"]), default=0.0
-    )
-
-
-def _sleep(container: Json) -> float:
-    hook = (container.get("lifecycle") or {}).get("preStop") or {}
-    return float((hook.get("sleep") or {}).get("seconds", 0))

@@ -22,11 +22,13 @@ class KubectlGuarding:
 
     Attributes:
         seen: `kubectl get ug` as it was at the end of each service's last guarded run.
+        found: The guard itself, then.
     """
 
     def __init__(self, client: KubeClient) -> None:
         self._client = client
         self.seen: dict[str, str] = {}
+        self.found: dict[str, Json] = {}
 
     async def guard(self, stage: Stage) -> None:
         """Create the shortest guard and wait until new pods are protected.
@@ -63,6 +65,8 @@ class KubectlGuarding:
     async def look(self, stage: Stage) -> None:
         """Take note of what `kubectl get ug` says now."""
         self.seen[stage.name] = await stage.kubectl("get", "ug", "--output=wide")
+        text = await stage.kubectl("get", "ug", stage.name, "--output=json")
+        self.found[stage.name] = json.loads(text)
 
     async def release(self, stage: Stage) -> None:
         """Delete the guard and wait until it is gone."""

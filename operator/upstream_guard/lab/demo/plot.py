@@ -45,7 +45,7 @@ def _figure(runs: Sequence[Run], rate: float) -> "Figure":
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     gateways = list(dict.fromkeys(run.gateway for run in runs))
-    scenarios = list(dict.fromkeys(run.scenario for run in runs))
+    scenarios = list(dict.fromkeys(run.what for run in runs))
     lanes = max(_lane_count(runs, scenario) for scenario in scenarios)
     figure = Figure(
         figsize=(
@@ -57,7 +57,7 @@ def _figure(runs: Sequence[Run], rate: float) -> "Figure":
     grid = figure.subplots(len(scenarios), len(gateways), squeeze=False, sharex="row")
     for row, scenario in enumerate(scenarios):
         for column, gateway in enumerate(gateways):
-            mine = [r for r in runs if (r.gateway, r.scenario) == (gateway, scenario)]
+            mine = [r for r in runs if (r.gateway, r.what) == (gateway, scenario)]
             _panel(grid[row][column], mine, rate)
             if row == 0:
                 grid[row][column].set_title(gateway, fontsize=12, fontweight="bold")
@@ -72,7 +72,7 @@ def _figure(runs: Sequence[Run], rate: float) -> "Figure":
 
 
 def _lane_count(runs: Sequence[Run], scenario: str) -> int:
-    counts = Counter(run.gateway for run in runs if run.scenario == scenario)
+    counts = Counter(run.gateway for run in runs if run.what == scenario)
     return max(counts.values())
 
 

@@ -16,7 +16,8 @@ from upstream_guard.core.model import ProbeOverrides
 from upstream_guard.core.predict.score import Observation, Prediction, Trial
 from upstream_guard.lab.demo.tally import Tally, is_failure
 from upstream_guard.lab.demo.telling import Telling, Told, by_scenario, median_lead, telling
-from upstream_guard.lab.demo.variants import Variant
+from upstream_guard.lab.demo.variants import GO, Variant
+from upstream_guard.lab.gateways import VIA_CLUSTER_IP
 
 LOSSLESS: Final = frozenset({"rollout", "scale-in", "drain", "slow-start"})
 """Planned changes: a guarded service loses no request to them."""
@@ -28,9 +29,6 @@ for the way from verdict to gateway."""
 
 NODE_LOSS_SECONDS: Final = 2.0
 """From the loss of a node to the last failed request, by when it was sent: the promise."""
-
-VIA_CLUSTER_IP: Final = frozenset({"nginx", "haproxy", "caddy", "httpd"})
-"""Gateways that leave it to kube-proxy to pick a pod."""
 
 ENOUGH_RUNS: Final = 3
 """From so many repeats on, a crash's guarded window is compared with the tuned one to the last digit.
@@ -62,6 +60,17 @@ class Run:
     """Made just before the change, where that was asked for and the change can be foreseen."""
     told: tuple[Told, ...] | None = None
     """What the operator told of it; None where nobody listened."""
+    app: str = GO.name
+    """Which server stood behind the gateway."""
+    pre_stop: float = 0.0
+    """The preStop sleep that the pods carried before the change, seconds; 0 where one had none."""
+    kept_failed: int = 0
+    """How many of the failed requests went over kept-alive client connections."""
+
+    @property
+    def what(self) -> str:
+        """The scenario, and the app where it is not the usual one."""
+        return self.scenario if self.app == GO.name else f"{self.scenario} ({self.app})"
 
     @property
     def trial(self) -> Trial | None:
@@ -120,10 +129,11 @@ class Check:
 
 def as_json(runs: Iterable[Run]) -> dict[str, Any]:
     """The document that `--json` writes."""
-    return {"runs": [_run_json(run) for run in runs]}
+    return {"runs": [run_json(run) for run in runs]}
 
 
-def _run_json(run: Run) -> dict[str, Any]:
+def run_json(run: Run) -> dict[str, Any]:
+    """One run in that document."""
     start = run.change_started
     return {
         "gateway": run.gateway,
@@ -151,6 +161,9 @@ def _run_json(run: Run) -> dict[str, Any]:
         "listed": [[round(at - start, 3), count] for at, count in run.listed],
         "lateness_p99_ms": round(run.tally.late_p99 * 1000, 2),
         "slowest_success_seconds": round(run.tally.slowest, 3),
+        "app": run.app,
+        "pre_stop_seconds": run.pre_stop,
+        "kept_failed": run.kept_failed,
         **_prediction_json(run),
         **_telling_json(run),
     }
@@ -201,14 +214,14 @@ def table(runs: Sequence[Run]) -> Table:
     result.add_column("failed with", min_width=12)
     cells = group(runs)
     last = None
-    for (gateway, scenario, variant), cell in cells.items():
-        if last not in {None, (gateway, scenario)}:
+    for (gateway, what, variant), cell in cells.items():
+        if last not in {None, (gateway, what)}:
             result.add_row()
-        first = last != (gateway, scenario)
-        last = (gateway, scenario)
+        first = last != (gateway, what)
+        last = (gateway, what)
         result.add_row(
             gateway if first else "",
-            scenario if first else "",
+            what if first else "",
             variant.value,
             _span([run.tally.requests for run in cell], "d"),
             _failed_text(cell),
@@ -220,10 +233,10 @@ def table(runs: Sequence[Run]) -> Table:
 
 
 def group(runs: Iterable[Run]) -> dict[tuple[str, str, Variant], list[Run]]:
-    """Runs by (gateway, scenario, variant), sorted so that variants stand beside each other."""
+    """Runs by (gateway, what happens to which app, variant), variants beside each other."""
     cells: dict[tuple[str, str, Variant], list[Run]] = {}
     for run in runs:
-        cells.setdefault((run.gateway, run.scenario, run.variant), []).append(run)
+        cells.setdefault((run.gateway, run.what, run.variant), []).append(run)
     gateways = list(dict.fromkeys(key[0] for key in cells))
     scenarios = list(dict.fromkeys(key[1] for key in cells))
     variants = list(Variant)
@@ -261,14 +274,14 @@ def checks(runs: Iterable[Run]) -> list[Check]:
     known = tuple(runs)
     cells = group(known)
     results = []
-    for (gateway, scenario, variant), guarded in cells.items():
+    for (gateway, what, variant), guarded in cells.items():
         if variant is Variant.GUARDED:
             others = {
-                other: cells.get((gateway, scenario, other), [])
+                other: cells.get((gateway, what, other), [])
                 for other in (Variant.PLAIN, Variant.TUNED)
             }
-            check = _CHECKS.get(scenario, _check_lossless)(guarded, others)
-            results.append(Check(check.held, f"{gateway} {scenario}: {check.text}"))
+            check = _CHECKS.get(guarded[0].scenario, _check_lossless)(guarded, others)
+            results.append(Check(check.held, f"{gateway} {what}: {check.text}"))
     return [*results, *_told_early(known)]
 
 

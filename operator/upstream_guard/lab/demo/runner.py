@@ -7,7 +7,13 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    nullcontext,
+    suppress,
+)
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -21,7 +27,7 @@ from upstream_guard.lab.demo.report import Run
 from upstream_guard.lab.demo.scenarios import Scenario
 from upstream_guard.lab.demo.stage import Stage
 from upstream_guard.lab.demo.tally import Record
-from upstream_guard.lab.demo.variants import Variant
+from upstream_guard.lab.demo.variants import GO, TUNED_PRE_STOP_SECONDS, App, Variant
 from upstream_guard.lab.model import LabError
 
 BEFORE_SECONDS = 2.0
@@ -44,9 +50,13 @@ class Cell:
     scenario: Scenario
     variant: Variant
     repeat: int
+    app: App = GO
+    hook: int = TUNED_PRE_STOP_SECONDS
+    """Whole seconds of the preStop sleep of a tuned service."""
 
     def __str__(self) -> str:
-        return f"{self.gateway} · {self.scenario.name} · {self.variant} · {self.repeat}"
+        what = self.scenario.name if self.app is GO else f"{self.scenario.name} ({self.app.name})"
+        return f"{self.gateway} · {what} · {self.variant} · {self.repeat}"
 
 
 class Exposed(Protocol):
@@ -90,12 +100,14 @@ def cells(
     scenarios: Sequence[Scenario],
     chosen: Sequence[Variant],
     repeats: int,
+    apps: Sequence[App] = (GO,),
 ) -> list[Cell]:
     """All runs, with variants next to each other so that they meet the same machine."""
     return [
-        Cell(gateway, scenario, variant, repeat)
+        Cell(gateway, scenario, variant, repeat, app)
         for gateway in gateways
         for scenario in scenarios
+        for app in apps
         for repeat in range(1, repeats + 1)
         for variant in chosen
     ]
@@ -113,6 +125,7 @@ class Runner:
         foresee: predicts each change; None where no prediction was asked for.
         listen: let the operator follow every service, those without a guard of their own by one that
             only looks on, and take down what it tells of each change. Needs `guarding`.
+        kept: share of the requests, from 0 to 1, that go over kept-alive connections.
     """
 
     rate: float
@@ -121,6 +134,7 @@ class Runner:
     say: Callable[[str], None]
     foresee: Foresee | None = None
     listen: bool = False
+    kept: float = 0.0
 
     async def run(self, cell: Cell, stage: Stage, exposure: Exposed) -> Run:
         """Do one cell; the Deployment and guard are gone afterwards, whatever happened.
@@ -133,7 +147,7 @@ class Runner:
             self.say("waiting for steady answers")
             await asyncio.to_thread(self.flush)
             await until_calm(exposure)
-            run = await self._measure(cell, stage, exposure)
+            run = await self.measure(cell, stage, exposure)
         except BaseException:
             with suppress(LabError):  # what went wrong before this matters more
                 await self._clear(cell, stage)
@@ -159,15 +173,26 @@ class Runner:
                 name=stage.name,
                 replicas=scenario.replicas,
                 start_delay=scenario.start_delay,
+                app=cell.app,
+                hook=cell.hook,
             )
         )
         await stage.until_serving(scenario.replicas)
 
-    async def _measure(self, cell: Cell, stage: Stage, exposure: Exposed) -> Run:
-        async with load_on(exposure, self.rate) as load, self._hearing(stage) as hearing:
+    async def measure(self, cell: Cell, stage: Stage, exposure: Exposed) -> Run:
+        """Do a cell's change alone, under load, on a service that stands.
+
+        Raises:
+            LabError: the cluster did not do in time what the run needs.
+        """
+        async with (
+            mixed_load_on(exposure, self.rate, self.kept) as load,
+            self._hearing(stage) as hearing,
+        ):
             self.say("load before the change")
             await asyncio.sleep(BEFORE_SECONDS)
             prediction = await self.foresee(cell, stage) if self.foresee else None
+            pre_stop = variants.pre_stop(stage.pods())
             self.say(cell.scenario.title)
             change_started = time.time()
             await cell.scenario.change(stage)
@@ -179,7 +204,8 @@ class Runner:
                 await self.guarding.look(stage)
             self.say("waiting for the last answers")
             records = await load.stop()
-        run = make_run(cell, records, stage.listed, change_started, change_ended)
+        made = make_run(cell, records, stage.listed, change_started, change_ended)
+        run = replace(made, pre_stop=pre_stop, kept_failed=load.kept_failed)
         if hearing is not None:
             run = replace(run, told=hearing.told)
         if prediction is None:
@@ -232,6 +258,7 @@ def make_run(
         change_ended=change_ended,
         failures=tuple(sorted(record.sent for record in records if record.failed)),
         listed=tuple(before + during),
+        app=cell.app.name,
     )
 
 
@@ -286,6 +313,49 @@ async def load_on(
         finally:
             load.kill()
             await process.wait()
+
+
+@dataclass(slots=True)
+class MixedLoad:
+    """Load on new and on kept connections at the same time."""
+
+    new: Load | None
+    kept: Load | None
+    kept_failed: int = 0
+    """Requests on kept connections that failed; known after `stop`."""
+
+    async def stop(self) -> list[Record]:
+        """As `Load.stop`, of both."""
+        both = (self.new, self.kept)
+        new, kept = await asyncio.gather(*(_records(load) for load in both))
+        self.kept_failed = sum(record.failed for record in kept)
+        return new + kept
+
+
+async def _records(load: Load | None) -> list[Record]:
+    return await load.stop() if load else []
+
+
+@asynccontextmanager
+async def mixed_load_on(exposure: Exposed, rate: float, kept: float) -> AsyncIterator[MixedLoad]:
+    """As `load_on`, a share of it on connections that the clients keep.
+
+    Args:
+        exposure: where the service is served.
+        rate: requests a second, both together.
+        kept: the share, from 0 to 1.
+    """
+    async with AsyncExitStack() as stack:
+
+        async def begin(share: float, *, keep_alive: bool) -> Load | None:
+            if not share:
+                return None
+            return await stack.enter_async_context(
+                load_on(exposure, rate * share, keep_alive=keep_alive)
+            )
+
+        new = await begin(1 - kept, keep_alive=False)
+        yield MixedLoad(new, await begin(kept, keep_alive=True))
 
 
 async def _until_written(process: asyncio.subprocess.Process, out: Path) -> None:

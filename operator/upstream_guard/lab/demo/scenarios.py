@@ -38,6 +38,8 @@ class Scenario:
     """How many nodes it needs."""
     cable: bool = False
     """It pulls a node's network cable, which can only be done in the embedded lab."""
+    commands: bool = False
+    """It tells the app to fail, which only some apps do."""
 
 
 async def rollout(stage: Stage) -> None:
@@ -128,7 +130,10 @@ SCENARIOS: Final = {
             replicas=5, replicas_after=SCALE_IN_TO,
         ),
         Scenario("crash", "SIGKILL of one of 3, 5 s to serve again", crash, start_delay=5.0),
-        Scenario("lying-ready", "one of 3 stays Ready and resets every request", _lying_ready),
+        Scenario(
+            "lying-ready", "one of 3 stays Ready and resets every request", _lying_ready,
+            commands=True,
+        ),
         Scenario(
             "slow-start", "rolling restart, Ready 5 s before it serves", rollout, start_delay=5.0
         ),
@@ -136,7 +141,7 @@ SCENARIOS: Final = {
         Scenario(
             "node-loss", f"one of 3 nodes cut off for {LOSS_SECONDS:g} s", _node_loss, nodes=3, cable=True
         ),
-        Scenario("all-down", "every pod resets every request for 10 s", _all_down),
+        Scenario("all-down", "every pod resets every request for 10 s", _all_down, commands=True),
     )
 }  # fmt: skip
 

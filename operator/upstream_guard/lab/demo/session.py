@@ -48,6 +48,8 @@ class Conduct:
     """Predicts each change; None where no prediction was asked for."""
     listen: bool = False
     """Take down what the operator tells of each change; needs `guarding`."""
+    kept: float = 0.0
+    """Share of the requests that go over kept-alive connections."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ async def conduct(
                 say=partial(progress.doing, cell),
                 foresee=plan.foresee,
                 listen=plan.listen,
+                kept=plan.kept,
             )
             progress.done(await runner.run(cell, stage, exposure))
         return Outcome(namespace, await _events(cluster, namespace))

@@ -76,7 +76,7 @@ class ProgressBar(Bar):
         failed = run.tally.failed
         mark = f"[red]{failed} failed[/red]" if failed else "[green]0 failed[/green]"
         self._console.print(
-            f"{run.gateway} · {run.scenario} · {run.variant} · {run.repeat}: "
+            f"{run.gateway} · {run.what} · {run.variant} · {run.repeat}: "
             f"{mark} of {run.tally.requests}, window {run.tally.window_seconds:.2f} s, "
             f"change {run.change_seconds:.1f} s",
             soft_wrap=True,

@@ -3,6 +3,8 @@
 All three run the same app with the same settings; they differ only in what a team has to know.
 """
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
@@ -11,6 +13,8 @@ from upstream_guard.core import names
 Json = dict[str, Any]
 
 IMAGE: Final = "upstream-guard.local/upstream:dev"
+SERVERS_IMAGE: Final = "upstream-guard.local/servers:dev"
+"""Of the samples that are not Go."""
 APP_PORT: Final = 8080
 CONTROL_PORT: Final = 8081
 """Where the sample takes commands, out of the traffic's way."""
@@ -19,6 +23,37 @@ APP_LABEL: Final = "app.kubernetes.io/name"
 
 TUNED_PERIOD_SECONDS: Final = 1
 TUNED_PRE_STOP_SECONDS: Final = 5
+DEFAULT_GRACE_SECONDS: Final = 30
+"""What Kubernetes gives a pod that says nothing."""
+APP_SECONDS: Final = 10
+"""What is left for the app where a hook would use up the default grace period."""
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """A server of the samples, run with the settings that it comes with.
+
+    Attributes:
+        name: What users call it.
+        image: It is in there.
+        args: Which of the image's servers.
+        obeys: Whether it fails on command, and tells how it is.
+    """
+
+    name: str
+    image: str
+    args: tuple[str, ...] = ()
+    obeys: bool = False
+
+
+GO: Final = App("go", IMAGE, obeys=True)
+APPS: Final[Mapping[str, App]] = {
+    app.name: app
+    for app in (
+        GO,
+        *(App(name, SERVERS_IMAGE, (name,)) for name in ("node", "gunicorn", "uvicorn")),
+    )
+}
 
 
 class Variant(StrEnum):
@@ -33,7 +68,14 @@ class Variant(StrEnum):
 
 
 def deployment(
-    variant: Variant, *, namespace: str, name: str, replicas: int, start_delay: float
+    variant: Variant,
+    *,
+    namespace: str,
+    name: str,
+    replicas: int,
+    start_delay: float,
+    app: App = GO,
+    hook: int = TUNED_PRE_STOP_SECONDS,
 ) -> Json:
     """The Deployment of one run.
 
@@ -43,11 +85,14 @@ def deployment(
         name: of the Deployment, and the value of its pods' name label.
         replicas: how many pods.
         start_delay: seconds from process start until the app listens.
+        app: which server.
+        hook: whole seconds of the preStop sleep of `Variant.TUNED`; 0 is none.
     """
     labels = {APP_LABEL: name}
     container: Json = {
         "name": "app",
-        "image": IMAGE,
+        "image": app.image,
+        **({"args": list(app.args)} if app.args else {}),
         "imagePullPolicy": "IfNotPresent",
         "ports": [{"name": "http", "containerPort": APP_PORT}],
         "env": [{"name": "START_DELAY_SECONDS", "value": f"{start_delay:g}"}],
@@ -57,7 +102,8 @@ def deployment(
             "httpGet": {"path": HEALTH_PATH, "port": "http"},
             "periodSeconds": TUNED_PERIOD_SECONDS,
         }
-        container["lifecycle"] = {"preStop": {"sleep": {"seconds": TUNED_PRE_STOP_SECONDS}}}
+        if hook:
+            container["lifecycle"] = {"preStop": {"sleep": {"seconds": hook}}}
     spread = {
         "maxSkew": 1,
         "topologyKey": "kubernetes.io/hostname",
@@ -73,10 +119,34 @@ def deployment(
             "selector": {"matchLabels": labels},
             "template": {
                 "metadata": {"labels": labels},
-                "spec": {"containers": [container], "topologySpreadConstraints": [spread]},
+                "spec": {
+                    "containers": [container],
+                    "topologySpreadConstraints": [spread],
+                    **_grace(variant, hook),
+                },
             },
         },
     }
+
+
+def _grace(variant: Variant, hook: int) -> Json:
+    """A grace period of its own only where a hook would leave the app none of the default."""
+    needed = hook + APP_SECONDS
+    if variant is not Variant.TUNED or needed <= DEFAULT_GRACE_SECONDS:
+        return {}
+    return {"terminationGracePeriodSeconds": needed}
+
+
+def pre_stop(pods: Iterable[Json]) -> float:
+    """The shortest preStop sleep that these pods carry, seconds; 0 where one has none."""
+    return min(
+        (_sleep(container) for pod in pods for container in pod["spec"]["containers"]), default=0.0
+    )
+
+
+def _sleep(container: Json) -> float:
+    hook = (container.get("lifecycle") or {}).get("preStop") or {}
+    return float((hook.get("sleep") or {}).get("seconds", 0))
 
 
 def service(*, namespace: str, name: str) -> Json:

@@ -19,7 +19,9 @@ from upstream_guard.lab.demo.variants import Variant
 from upstream_guard.lab.faults.model import EARLY, Fault, Scene, Told, Trial, make_trial
 from upstream_guard.lab.faults.pulse import Operator, unready
 from upstream_guard.lab.faults.windows import opening, windows
+from upstream_guard.lab.gateways import VIA_CLUSTER_IP
 from upstream_guard.lab.gateways.model import RunningGateway
+from upstream_guard.lab.gateways.profile import gateway_profile
 from upstream_guard.lab.model import Cluster, LabError
 from upstream_guard.lab.replicas import Replica
 
@@ -38,8 +40,6 @@ CLOSE_SECONDS: Final = 75.0
 """How long a window may take to close; detection keeps one open for up to 60 s."""
 KEEP_ALIVE_RATE: Final = 20.0
 """Requests a second over kept connections: as often as the sample closes idle ones."""
-PLAIN: Final = frozenset({"nginx", "haproxy", "caddy", "httpd"})
-"""No route names these, so a GatewayProfile has to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +176,8 @@ async def _place(
     await stack.enter_async_context(stage)
     exposure = await asyncio.to_thread(plan.expose, gateway, namespace, name)
     documents = [guard(namespace, name, exposure.host)]
-    if gateway in PLAIN:
-        profile = gateway_profile(plan.gateways[gateway], namespace, name)
+    if gateway in VIA_CLUSTER_IP:
+        profile = gateway_profile(plan.gateways[gateway], [f"{namespace}/{name}"])
         documents.append(profile)
         stack.push_async_callback(stage.delete, profile)
     await stage.apply(*documents)
@@ -283,20 +283,3 @@ def guard(namespace: str, name: str, host: str) -> Json:
     made = variants.guard(namespace=namespace, name=name)
     made["spec"]["detection"] = {"routeProbe": {"host": host}}
     return made
-
-
-def gateway_profile(gateway: RunningGateway, namespace: str, name: str) -> Json:
-    """What an admin writes of a plain gateway."""
-    spec: Json = {
-        "match": {"services": [f"{namespace}/{name}"]},
-        "controller": gateway.name,
-        "address": f"http://{gateway.address}:{gateway.port}",
-    }
-    if gateway.metrics_url:
-        spec["metrics"] = {"url": gateway.metrics_url}
-    return {
-        "apiVersion": names.API_VERSION,
-        "kind": names.PROFILE_KIND,
-        "metadata": {"name": f"lab-{gateway.name}"},
-        "spec": spec,
-    }

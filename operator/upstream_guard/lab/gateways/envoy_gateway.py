@@ -11,7 +11,6 @@ import base64
 import contextlib
 import json
 import subprocess
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,8 +18,7 @@ from typing import Any, Final
 import yaml
 
 from upstream_guard.lab import plan, tools
-from upstream_guard.lab.gateways import support
-from upstream_guard.lab.gateways.contour import envoy_program
+from upstream_guard.lab.gateways import envoy, support
 from upstream_guard.lab.gateways.model import (
     Exposure,
     GatewayStatus,
@@ -87,7 +85,7 @@ class EnvoyGateway:
         if not self._runs(cluster):
             raise LabError(f"the gateway {self.name} is not up")
         support.get_service(cluster, target)
-        _apply(cluster, [http_route(target)])
+        envoy.apply(cluster, [http_route(target)])
         support.wait_for(
             lambda: _ask(target.host) not in {0, UNROUTED},
             support.ROUTE_SECONDS,
@@ -147,7 +145,7 @@ class EnvoyGateway:
             raise LabError(
                 f"{self.name} needs the lab's own networks and nodes; use --provider local"
             )
-        envoy, program = envoy_program(), tools.tool_path(NAME, say)
+        proxy, program = envoy.envoy_program(), tools.tool_path(NAME, say)
         archive, crds = image_archive(program), crds_file(say)
         LocalProvider(cluster.state_dir).load_image(cluster, archive, say)
         support.stop(cluster, _ENVOY)
@@ -155,12 +153,13 @@ class EnvoyGateway:
             folder = self._folder(cluster)
             folder.mkdir(parents=True, exist_ok=True)
             certificates = issue(folder / "pki")
-            _install(cluster, crds, certificates)
+            envoy.install_crds(cluster, crds)
+            envoy.apply(cluster, manifests(certificates))
             address = _ready_service(cluster)
             _route_services("replace")
             document = bootstrap(address, certificates)
             support.write(folder / "envoy.json", json.dumps(document, indent=1))
-            support.start(cluster, _ENVOY, envoy_command(envoy, folder), netns=plan.EDGE)
+            support.start(cluster, _ENVOY, envoy_command(proxy, folder), netns=plan.EDGE)
             support.until_listening(cluster, _ENVOY, ADMIN_PORT, plan.EDGE_ADDRESS)
             _lead_service_here(cluster)
             support.write(folder / _STATE_FILE, json.dumps({"xds": address}))
@@ -198,15 +197,10 @@ def issue(folder: Path) -> Certificates:
 
 def envoy_command(program: Path, folder: Path) -> list[str]:
     """The command line of the proxy, which says whose proxy it is."""
-    return [
-        str(program),
-        *("--config-path", str(folder / "envoy.json")),
-        *("--service-cluster", f"{NAMESPACE}/{GATEWAY}"),
-        *("--service-node", "upstream-guard-lab"),
-        *("--service-zone", "lab"),
-        *("--log-level", "warning"),
-        "--disable-hot-restart",
-    ]
+    owner = f"{NAMESPACE}/{GATEWAY}"
+    return envoy.envoy_command(
+        program, folder, owner, "--service-zone", "lab", "--log-level", "warning"
+    )
 
 
 def bootstrap(xds_address: str, certificates: Certificates) -> Json:
@@ -417,7 +411,7 @@ def crds_file(say: Reporter) -> Path:
     texts: list[str] = []
     with say.step("Fetching Envoy Gateway's CRDs"):
         for module, folder in _CRD_MODULES:
-            source = _module_folder(module, say) / folder
+            source = envoy.module_folder(module, tools.MODULES / NAME, say) / folder
             texts += [
                 definitions(path.read_text("utf-8")) for path in sorted(source.glob("*.yaml"))
             ]
@@ -435,32 +429,6 @@ def definitions(text: str) -> str:
         if document and document["kind"] == "CustomResourceDefinition"
     ]
     return yaml.safe_dump_all(found, sort_keys=False) if found else ""
-
-
-def _module_folder(module: str, say: Reporter) -> Path:
-    command = ["go", "mod", "download", "-json", module]
-    done = subprocess.run(
-        command,
-        cwd=tools.MODULES / NAME,
-        env=tools.go_environment(say),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise LabError(f"`{' '.join(command)}` failed:\n{done.stderr or done.stdout}")
-    return Path(json.loads(done.stdout)["Dir"])
-
-
-def _install(cluster: Cluster, crds: Path, certificates: Certificates) -> None:
-    """Put the CRDs and all that it needs into the cluster; the CRDs are too large for a client's apply."""
-    support.kubectl(cluster, "apply", "--server-side", "--force-conflicts", f"--filename={crds}")
-    names = [
-        f"crd/{document['metadata']['name']}"
-        for document in yaml.safe_load_all(crds.read_text(encoding="utf-8"))
-    ]
-    support.kubectl(cluster, "wait", "--for=condition=Established", "--timeout=30s", *names)
-    _apply(cluster, manifests(certificates))
 
 
 def _ready_service(cluster: Cluster) -> str:
@@ -500,7 +468,7 @@ def _lead_service_here(cluster: Cluster) -> None:
     support.wait_for(
         there, support.ROUTE_SECONDS, f"{NAME} to make its Gateway's Service", poll=0.5
     )
-    _apply(cluster, [endpoint_slice(found[0])])
+    envoy.apply(cluster, [endpoint_slice(found[0])])
 
 
 def endpoint_slice(service: Json) -> Json:
@@ -519,11 +487,6 @@ def endpoint_slice(service: Json) -> Json:
         "endpoints": [{"addresses": [plan.EDGE_ADDRESS], "conditions": {"ready": True}}],
         "ports": ports,
     }
-
-
-def _apply(cluster: Cluster, documents: Sequence[Json]) -> None:
-    text = json.dumps({"apiVersion": "v1", "kind": "List", "items": documents})
-    support.kubectl(cluster, "apply", "--filename=-", stdin=text)
 
 
 def _secret(name: str, pair: KeyPair, authority: Path) -> Json:

@@ -12,7 +12,7 @@ from upstream_guard.gateways.families import ENVOY
 from upstream_guard.lab.conformance.certificates import NAME
 from upstream_guard.lab.conformance.engines.model import first_line
 from upstream_guard.lab.conformance.model import QUICK_SECONDS, Case, Route, Setup, Speaks
-from upstream_guard.lab.gateways.contour import envoy_program
+from upstream_guard.lab.gateways.envoy import envoy_program
 from upstream_guard.lab.gateways.support import LOOPBACK
 from upstream_guard.lab.model import Reporter
 from upstream_guard.lab.packages import Need
