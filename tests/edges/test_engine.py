@@ -1,5 +1,6 @@
 """The engine with everything it is wired to, against a scripted API server."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -370,6 +371,28 @@ async def test_bad_input_gets_a_condition_and_an_event_and_changes_nothing(
     assert cluster.gates() == []
     notes = [b["note"] for b in cluster.api.bodies("POST")]
     assert all(len(note) <= 1024 for note in notes)
+
+
+async def test_acceptance_is_told_once_however_long_its_status_takes(cluster, until, monkeypatch):
+    told = []
+    monkeypatch.setattr(cluster.app._recorder, "tell", told.append)
+    arrives = asyncio.Event()
+
+    async def slow_status(request, body):
+        if "/upstreamguards/" in request.url.path:
+            await arrives.wait()
+        return 200, {}
+
+    cluster.api.handler = slow_status
+    cluster.see(service(), *three(), guard())
+    await until(lambda: told)
+    for name in ("shop-0", "shop-1", "shop-2"):
+        cluster.probe(name)
+    cluster.probe("shop-1", ok=False)
+    await until(lambda: any(e.reason == "EndpointEjected" for e in told))
+    arrives.set()
+    await until(lambda: cluster.conditions().get("Accepted") == "Accepted")
+    assert [e.reason for e in told].count("GuardAccepted") == 1
 
 
 async def test_short_hooks_and_missing_sleep_are_told_once(cluster, until):

@@ -1,6 +1,7 @@
 """Live predictions with everything they are wired to, against a scripted API server."""
 
 import asyncio
+import time
 import json
 import math
 from dataclasses import replace
@@ -196,6 +197,19 @@ async def calm(cluster, until):
     await until(lambda: cluster.events("RisksFound"))
     await until(lambda: "risks" in cluster.status)
     return cluster
+
+
+async def test_a_guard_applied_a_moment_before_its_pods_is_not_judged_by_their_absence(
+    cluster, until
+):
+    cluster.state._seen_service(None, parse_seen_service(service()))
+    cluster.app.guard_seen(guard(), deleted=False)
+    await until(lambda: cluster.app.predictions._memories)
+    (memory,) = cluster.app.predictions._memories.values()
+    assert memory.review_after > time.monotonic() + module.NO_PODS_SECONDS / 2
+    cluster.fill()
+    await until(lambda: cluster.events("RisksFound"))
+    assert "no readinessProbe" in cluster.events("RisksFound")[0]["note"]
 
 
 async def test_a_rollout_is_told_before_any_pod_changes(calm, until):

@@ -25,7 +25,7 @@ from upstream_guard.core.names import API_VERSION, GUARD_KIND
 from upstream_guard.core.observed import tell_closed, tell_opened
 from upstream_guard.core.reasons import REASONS, ConditionType, Reason
 from upstream_guard.core.shutdown import AppShutdown, Ending, describe
-from upstream_guard.core.status import EndpointCounts, EndpointState, GuardStatus
+from upstream_guard.core.status import ConditionStatus, EndpointCounts, EndpointState, GuardStatus
 from upstream_guard.kube.events import Event, EventRecorder, Subject
 from upstream_guard.metrics import Metrics
 from upstream_guard.resources.status import build_status, parse_conditions
@@ -102,6 +102,8 @@ class Narrator:
         self._metrics = metrics
         self._clock = clock
         self._told: dict[ObjectRef, _Told] = {}
+        self._accepted: dict[ObjectRef, tuple[ConditionStatus, Reason, str]] = {}
+        """What was last told of its acceptance: the status that says so takes a moment to arrive."""
         self._conditions: dict[ObjectRef, tuple[tuple[str, str], ...]] = {}
 
     def decided(self, entry: GuardEntry, situation: Situation) -> None:
@@ -190,6 +192,7 @@ class Narrator:
         """A guard is gone."""
         ref = entry.ref
         self._told.pop(ref, None)
+        self._accepted.pop(ref, None)
         self._conditions.pop(ref, None)
         self._statuses.forget(ref)
         for metric in (
@@ -229,11 +232,11 @@ class Narrator:
         )
         before = next((c for c in parse_conditions(old) if c.type is ConditionType.ACCEPTED), None)
         after = status.conditions[0]
-        if before is not None and (before.status, before.reason, before.message) == (
-            after.status,
-            after.reason,
-            after.message,
-        ):
+        now = (after.status, after.reason, after.message)
+        written = before and (before.status, before.reason, before.message)
+        known = self._accepted.get(entry.ref, written)
+        self._accepted[entry.ref] = now
+        if now == known:
             return
         accepted = after.reason is Reason.ACCEPTED
         reason = Reason.GUARD_ACCEPTED if accepted else Reason.GUARD_NOT_ACCEPTED

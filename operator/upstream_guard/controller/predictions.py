@@ -47,6 +47,8 @@ from upstream_guard.resources.status import parse_predictions, parse_risks
 
 REVIEW_SECONDS: Final = 5.0
 """A guard's standing risks are reviewed at most once in this time."""
+NO_PODS_SECONDS: Final = 3.0
+"""Before a new guard's first review where there are no pods: what is applied together comes together."""
 REVIEW_SHARE: Final = 0.2
 """Of the time, what reviews may take altogether: probes and verdicts share the same core."""
 LOST_NODE: Final = Estimate(
@@ -272,6 +274,7 @@ class Predictions:
             gateways=situation.gateways,
             open=_inherited(parse_predictions(entry.status)),
             risks=parse_risks(entry.status),
+            review_after=0.0 if situation.pods else time.monotonic() + NO_PODS_SECONDS,
         )
         self._memories[entry.ref] = memory
         known = [change.begun for change in memory.open.values()]
