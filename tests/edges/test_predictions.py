@@ -1,9 +1,9 @@
 """Live predictions with everything they are wired to, against a scripted API server."""
 
 import asyncio
-import time
 import json
 import math
+import time
 from dataclasses import replace
 
 import pytest
