@@ -334,6 +334,38 @@ class TestMetricsEye:
         assert "tried 4 requests again" in play.hidden[0].note
 
 
+class TestRate:
+    def test_is_what_all_replicas_count(self) -> None:
+        play = Play()
+        assert play.watch.counted_rate(play.now) is None
+        play.count(5, s200=200, replica="a")
+        play.count(0.001, s200=0, replica="b")
+        assert play.watch.counted_rate(play.now) == pytest.approx(40)
+
+    def test_short_looks_are_evened_out_and_long_ones_followed(self) -> None:
+        play = Play()
+        play.count(5, s200=200)
+        for requests in (20, 60, 30, 50):
+            play.count(1, s200=requests)
+        assert play.watch.counted_rate(play.now) == pytest.approx(40, rel=0.1)
+        for _ in range(4):
+            play.count(5, s200=500)
+        assert play.watch.counted_rate(play.now) == pytest.approx(100, rel=0.05)
+
+    def test_replicas_that_are_gone_count_no_more(self) -> None:
+        play = Play()
+        play.count(5, s200=200, replica="a")
+        for _ in range(13):
+            play.count(5, s200=300, replica="b")
+        assert play.watch.counted_rate(play.now) == pytest.approx(60)
+
+    def test_is_not_known_once_nobody_counts(self) -> None:
+        play = Play()
+        play.count(5, s200=200)
+        play.wait(20)
+        assert play.watch.counted_rate(play.now) is None
+
+
 class TestDirectEye:
     def test_a_listed_endpoint_that_fails(self) -> None:
         play = Play()

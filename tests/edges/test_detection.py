@@ -10,6 +10,9 @@ from tests.edges.test_predictions import SHOP, Cluster, guard, pod
 from upstream_guard.core.causes import Cause
 from upstream_guard.core.evidence import Failure, GatewayDelta, RouteKey, RouteSample, UpstreamView
 from upstream_guard.core.model import EndpointSlice, ObjectRef, ProbeResult, SliceEndpoint
+from upstream_guard.core.names import API_VERSION
+from upstream_guard.core.predict.state import Change, ChangeKind
+from upstream_guard.core.tuning import Evidence
 from upstream_guard.resources.status import parse_windows
 
 KEY = RouteKey("public", "Ingress prod/shop", "shop.example")
@@ -162,6 +165,60 @@ async def test_the_gateways_own_count_is_exact(shop, until):
     assert "40 requests lost (exact)" in note
     assert "cause read-timeout" in note
     assert shop.metric("upstream_guard_window_lost_requests_total", counted="exact") == 40
+
+
+async def test_the_rate_that_gateways_count_is_reckoned_with(shop, until):
+    rate = shop.app.predictions._rate
+    assert rate(SHOP) is None
+    shop.count(s200=400, seconds=5.0)
+    assert rate(SHOP) == pytest.approx(80)
+    shop.ahead += 60
+    assert rate(SHOP) is None
+
+
+async def test_where_no_gateway_counts_the_guards_own_word_is_taken(shop, until):
+    said = guard(detection={"requestsPerSecond": 50})
+    said["metadata"]["generation"] = 2
+    shop.app.guard_seen(said, deleted=False)
+    await until(lambda: shop.app.detection._memories[SHOP].scene.rate == 50)
+    shop.rest(2)
+    for _ in range(21):
+        shop.ask(502)
+        shop.ahead += 0.1
+    shop.rest(10)
+    await until(lambda: shop.events("WindowClosed"))
+    (window,) = shop.windows()
+    assert window.counted.value == "estimated"
+    assert window.lost == pytest.approx(50 * 2.5, rel=0.2)
+    facts = shop.app.predictions._facts(shop.app.book.get(SHOP).guard, Change(ChangeKind.ROLLOUT))
+    assert (facts.rate, facts.rate_evidence) == (50, Evidence.SPEC)
+
+
+async def test_a_window_that_was_predicted_says_so(shop, until):
+    spec = {"match": {"services": ["prod/shop"]}, "controller": "nginx"}
+    shop.app.profile_seen(
+        {
+            "apiVersion": API_VERSION,
+            "kind": "GatewayProfile",
+            "metadata": {"name": "public"},
+            "spec": spec,
+        },
+        deleted=False,
+    )
+    shop.rest(1)
+    shop.deploy(generation=2, image="shop:2", status={"observedGeneration": 1})
+    await until(lambda: "predictions" in shop.wanted)
+    shop.engine.mark(SHOP)
+    await until(lambda: shop.app.detection._memories[SHOP].scene.predictions)
+    shop.ask(502)
+    await until(lambda: shop.events("WindowOpened"))
+    assert (
+        "; predicted; under way: rollout of deployment/shop"
+        in shop.events("WindowOpened")[0]["note"]
+    )
+    shop.rest(30)
+    await until(lambda: shop.events("WindowClosed"))
+    assert "; predicted; during the rollout" in shop.events("WindowClosed")[0]["note"]
 
 
 async def test_a_window_of_a_rollout_counts_for_it(shop, until):

@@ -16,6 +16,7 @@ from upstream_guard.controller.external import ExternalOptions
 from upstream_guard.controller.options import Options
 from upstream_guard.core.allowance import AllowList
 from upstream_guard.core.causes import Cause
+from upstream_guard.core.evidence import RouteKey, RouteSample
 from upstream_guard.core.external import Slot
 from upstream_guard.core.model import Guard, ObjectRef, ProbeResult, Upstream, UpstreamTls
 from upstream_guard.core.names import API_VERSION, MANAGED_BY_LABEL
@@ -226,6 +227,51 @@ async def test_what_refuses_is_ejected_and_comes_back(start, until):
     await until(lambda: cluster.ready()["203.0.113.1"])
     await until(lambda: "EndpointEjected" in cluster.told())
     assert cluster.metric('upstream_guard_ejections_total{cause="refused",guard="pay"')
+
+
+async def test_a_window_of_external_upstreams_is_told_and_is_in_the_status(start, until):
+    cluster = start()
+    cluster.see(service(), guard())
+    await serving(cluster, until, "203.0.113.1", "203.0.113.2")
+    await until(lambda: cluster.reasons().get("Healthy") == "AllServing")
+    key = RouteKey("public", "Ingress prod/pay", "pay.example")
+
+    def ask(status, at):
+        cluster.app.detection.route(PAY, RouteSample(at, at, key, status))
+
+    now = time.time()
+    ask(200, now)
+    ask(502, now + 0.1)
+    await until(lambda: "WindowOpened" in cluster.told())
+    await until(lambda: cluster.reasons().get("Healthy") == "WindowOpen")
+    (window,) = cluster.status()["windows"]
+    assert (window["gateway"], window["predicted"]) == ("public", False)
+    cluster.app.detection._clock = lambda: time.time() + 10
+    ask(200, now + 10)
+    await until(lambda: "WindowClosed" in cluster.told())
+    await until(lambda: cluster.reasons().get("Healthy") == "AllServing")
+    assert cluster.status()["windows"][0]["closed"]
+
+
+async def test_an_address_that_the_floor_keeps_listed_opens_a_window_by_itself(start, until):
+    cluster = start()
+    cluster.see(service(), guard(upstreamList={"minHealthyPercent": 100}))
+    await serving(cluster, until, "203.0.113.1", "203.0.113.2")
+    cluster.probe("203.0.113.1", ok=False)
+    await until(lambda: "WindowOpened" in cluster.told())
+    await until(lambda: "windows" in cluster.status())
+    (window,) = cluster.status()["windows"]
+    assert (window["cause"], window["endpoints"]) == ("refused", ["203.0.113.1:443"])
+    assert window["eyes"] == ["direct"]
+
+
+async def test_the_windows_go_with_the_guard(start, until):
+    cluster = start()
+    cluster.see(service(), guard())
+    await serving(cluster, until, "203.0.113.1", "203.0.113.2")
+    assert PAY in cluster.app.detection._memories
+    cluster.app.guard_seen(guard(), deleted=True)
+    assert cluster.app.detection._memories == {}
 
 
 @pytest.mark.parametrize("fault", [Fault.SERVFAIL, Fault.SILENT])

@@ -489,7 +489,8 @@ def test_gateways_that_read_routes_are_matched_by_what_leads_to_them() -> None:
 
 
 def test_a_guard_asks_for_the_host_that_leads_to_it() -> None:
-    spec = guard("prod", "shop", "shop.prod.test")["spec"]
+    spec = guard("prod", "shop", "shop.prod.test", 40.0)["spec"]
+    assert spec["detection"]["requestsPerSecond"] == 40
     assert spec["detection"]["routeProbe"]["host"] == "shop.prod.test"
     assert spec["targetRef"]["name"] == "shop"
 

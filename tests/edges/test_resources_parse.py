@@ -241,6 +241,7 @@ FIELDS = st.sampled_from(
         "detection",
         "minRequests",
         "errorStatuses",
+        "requestsPerSecond",
         "match",
         "services",
     ]

@@ -118,6 +118,7 @@ class App:
         )
         self.engine.attach(self.state, self.drains, self.predictions, self.routes, surger)
         self.engine.attach_detection(self.detection)
+        self.predictions.observe_rate(self.detection.rate)
         self._attach_externals(client)
         self._attach_gateways()
         self._sweeper = Sweeper(client, self.state, self._recorder, time.time)
@@ -142,6 +143,7 @@ class App:
             self.engine.mark,
             self.state,
         )
+        self.externals.look = self.detection.look_outside
         self.engine.attach_externals(self.externals)
 
     def _attach_gateways(self) -> None:

@@ -24,13 +24,13 @@ from upstream_guard.core.detect import (
     inherit,
 )
 from upstream_guard.core.evidence import GatewayDelta, RouteSample, UpstreamView
+from upstream_guard.core.external_assessment import ExternalSituation
+from upstream_guard.core.ground import Ground, ground_of_pods, ground_of_upstreams
 from upstream_guard.core.health import Verdict
-from upstream_guard.core.holding import address_of
 from upstream_guard.core.model import ObjectRef
 from upstream_guard.core.observed import MAX_WINDOWS, ObservedWindow
 from upstream_guard.core.predict.gateway import Behaviour
 from upstream_guard.core.predict.state import ChangeKind
-from upstream_guard.core.sightings import Probed
 from upstream_guard.core.tuning import GatewayFacts
 from upstream_guard.gateways.behaviour import model_of
 from upstream_guard.metrics import Metrics
@@ -54,7 +54,7 @@ class _Memory:
         service: That it guards.
         watch: The core's memory.
         scene: As of the last evaluation.
-        uids: Pods by the address of their endpoint.
+        keys: What endpoints are probed as, by their address.
         facts: The gateways that the scene's behaviours were made from.
         windows: As they were told, newest first.
         changes: Under way or over not long ago.
@@ -65,7 +65,7 @@ class _Memory:
     service: ObjectRef
     watch: Watch
     scene: Scene = field(default_factory=Scene)
-    uids: Mapping[str, str] = field(default_factory=dict)
+    keys: Mapping[str, str] = field(default_factory=dict)
     facts: tuple[GatewayFacts, ...] = ()
     windows: tuple[ObservedWindow, ...] = ()
     changes: dict[tuple[ChangeKind, str], Underway] = field(default_factory=dict)
@@ -76,7 +76,7 @@ class _Memory:
 class Detection:
     """Keeps a watch over every guard in force.
 
-    Direct probes come with each evaluation (`look`), the other eyes by `route`, `metrics` and `view`.
+    Direct probes come with each evaluation (`look`, `look_outside`), the other eyes by `route`, `metrics` and `view`.
     Everything runs on one event loop.
     """
 
@@ -119,17 +119,18 @@ class Detection:
     # What the eyes call.
 
     def look(self, entry: GuardEntry, situation: Situation) -> tuple[ObservedWindow, ...]:
-        """Take in an evaluation.
+        """Take in an evaluation of a guard whose Service has pods.
 
         Returns:
             The guard's windows for its status, as they were last told.
         """
-        memory = self._memories.get(entry.ref)
-        if memory is None or memory.service != situation.service.ref:
-            memory = self._first_look(entry, situation)
-        self._set_scene(entry.ref, memory, situation)
-        self._advance(entry.ref, memory)
-        return memory.windows
+        return self._look(entry, ground_of_pods(situation, self._clock()))
+
+    def look_outside(
+        self, entry: GuardEntry, situation: ExternalSituation
+    ) -> tuple[ObservedWindow, ...]:
+        """The same of a guard with external upstreams."""
+        return self._look(entry, ground_of_upstreams(situation, self._clock()))
 
     def route(self, guard: ObjectRef, sample: RouteSample) -> None:
         """Take in a request through a gateway."""
@@ -151,6 +152,11 @@ class Detection:
         memory = self._memories[ref]
         return hurried(memory.watch, memory.scene, self._clock())
 
+    def rate(self, ref: ObjectRef) -> float | None:
+        """Requests a second to a guard's Service, as gateways count them; None where none does now."""
+        memory = self._memories.get(ref)
+        return memory.watch.counted_rate(self._clock()) if memory is not None else None
+
     def forget(self, ref: ObjectRef) -> None:
         """The guard is gone, or no longer in force."""
         memory = self._memories.pop(ref, None)
@@ -164,41 +170,38 @@ class Detection:
 
     # What is gathered.
 
-    def _first_look(self, entry: GuardEntry, situation: Situation) -> _Memory:
+    def _look(self, entry: GuardEntry, ground: Ground) -> tuple[ObservedWindow, ...]:
+        memory = self._memories.get(entry.ref)
+        if memory is None or memory.service != ground.service:
+            memory = self._first_look(entry, ground.service)
+        self._set_scene(entry.ref, memory, ground)
+        self._advance(entry.ref, memory)
+        return memory.windows
+
+    def _first_look(self, entry: GuardEntry, service: ObjectRef) -> _Memory:
         """What an earlier controller knew is in the status; its open windows are still to be closed."""
         self.forget(entry.ref)
         windows = parse_windows(entry.status)[:MAX_WINDOWS]
-        memory = _Memory(situation.service.ref, inherit(windows, self._clock()), windows=windows)
+        memory = _Memory(service, inherit(windows, self._clock()), windows=windows)
         self._memories[entry.ref] = memory
-        self._by_service[situation.service.ref] = entry.ref
+        self._by_service[service] = entry.ref
         self._count_open(entry.ref, memory)
         return memory
 
-    def _set_scene(self, ref: ObjectRef, memory: _Memory, situation: Situation) -> None:
-        endpoints: dict[str, Probed] = {}
-        uids: dict[str, str] = {}
-        for pod in situation.pods:
-            port = situation.ports.get(pod.uid)
-            if port is None or not pod.ip:
-                continue
-            address = address_of(pod.ip, port)
-            listed = pod.uid in situation.listed and not pod.terminating
-            health = self._tracker.health(ref, pod.uid)
-            uids[address] = pod.uid
-            endpoints[address] = Probed(
-                address, pod.node, situation.zones.get(pod.node, ""), listed, health
-            )
-        memory.uids = uids
+    def _set_scene(self, ref: ObjectRef, memory: _Memory, ground: Ground) -> None:
+        memory.keys = ground.keys
         memory.scene = Scene(
-            policy=situation.guard.detection,
-            endpoints=tuple(endpoints.values()),
-            trusted=situation.service_served and not situation.outcome.blind,
-            pods=len(situation.live),
-            gateways=self._behaviours(memory, situation.gateways),
+            policy=ground.policy,
+            endpoints=ground.endpoints,
+            trusted=ground.trusted,
+            pods=ground.wanted,
+            gateways=self._behaviours(memory, ground.gateways),
             changes=self._changes(ref, memory),
-            predictions=situation.predictions,
+            predictions=ground.predictions,
             app_idle=self._predictions.app_idle(ref),
             path=self._tracker.path(ref),
+            rate=ground.policy.requests_per_second,
+            told=ground.told,
         )
 
     def _behaviours(
@@ -227,7 +230,7 @@ class Detection:
     def _fresh(self, ref: ObjectRef, memory: _Memory) -> Scene:
         """The scene with the endpoints' health as it is now, and what is so behind the same gateways."""
         endpoints = tuple(
-            replace(e, health=self._tracker.health(ref, memory.uids[e.address]))
+            replace(e, health=self._tracker.health(ref, memory.keys[e.address]))
             for e in memory.scene.endpoints
         )
         neighbours = {gateway: self._neighbours(ref, gateway) for gateway in memory.watch.lanes}

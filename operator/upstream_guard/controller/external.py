@@ -29,6 +29,7 @@ from upstream_guard.core.external import (
 )
 from upstream_guard.core.external_assessment import ExternalSituation, assess_external
 from upstream_guard.core.model import Guard, ListMode, ObjectRef, Pod, ProbeSpec, Service
+from upstream_guard.core.observed import ObservedWindow
 from upstream_guard.core.policy import Unresolved, guarded_port, resolve_upstream_probe
 from upstream_guard.core.resolution import recall, state_of, wanted
 from upstream_guard.core.slices import plan_slices, read_slices
@@ -51,6 +52,10 @@ class ExternalOptions:
 
     allow: AllowList = field(default_factory=AllowList)
     cluster_ranges: tuple[str, ...] = ()
+
+
+Look = Callable[[GuardEntry, ExternalSituation], tuple[ObservedWindow, ...]]
+"""Makes windows of what evaluations find."""
 
 
 @dataclass(slots=True)
@@ -107,6 +112,8 @@ class Externals:
         self._limit = asyncio.Semaphore(MAX_PARALLEL)
         self._followed: dict[ObjectRef, _Followed] = {}
         self._writer = SliceWriter(client, state, clock, self._written, mark)
+        self.look: Look = lambda _entry, _situation: ()
+        """Told of each evaluation; gives the guard's windows for its status."""
 
     def evaluate(
         self,
@@ -152,6 +159,7 @@ class Externals:
             unresolved=followed.unresolved,
             service_served=served,
         )
+        situation = replace(situation, windows=self.look(entry, situation))
         self._news.decided(entry, situation, assess_external(situation, now), now)
 
     def drop(self, guard: ObjectRef) -> None:

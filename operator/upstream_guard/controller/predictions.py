@@ -386,7 +386,7 @@ class Predictions:
         state = self._state(memory, begun)
         if state is None:
             return ()
-        now, facts = self._clock(), self._facts(ref, begun.change)
+        now, facts = self._clock(), self._facts(memory.guard, begun.change)
         found = [(g, predict(state, g, begun.change, facts, now)) for g in _models(memory)]
         made_at, kind = self._clock(), begun.change.kind
         return tuple(
@@ -399,13 +399,15 @@ class Predictions:
             return None
         return self._gather.state(memory.guard, memory.service, memory.pods, begun)
 
-    def _facts(self, ref: ObjectRef, change: Change | None = None) -> Facts:
-        facts = Facts(app=AppFacts(start=self.starts.estimate(ref)))
+    def _facts(self, guard: Guard, change: Change | None = None) -> Facts:
+        facts = Facts(app=AppFacts(start=self.starts.estimate(guard.ref)))
         if change is None:
             return facts  # standing risks must not change with every request
-        rate = self._rate(ref)
+        rate, said = self._rate(guard.ref), guard.detection.requests_per_second
         if rate is not None:
             facts = replace(facts, rate=max(LEAST_RATE, rate), rate_evidence=Evidence.MEASURED)
+        elif said is not None:
+            facts = replace(facts, rate=said, rate_evidence=Evidence.SPEC)
         if change.kind is not ChangeKind.NODE_LOSS:
             return facts
         return replace(facts, platform=replace(facts.platform, node_delist=LOST_NODE))
@@ -444,7 +446,7 @@ class Predictions:
         if state is None:
             return
         with self._metrics.prediction_duration.labels("review").time():
-            problems = review(state, _models(memory), self._facts(ref), self._clock())
+            problems = review(state, _models(memory), self._facts(memory.guard), self._clock())
         risks = standing_risks(problems)
         if risks != memory.risks:
             memory.risks = risks

@@ -10,7 +10,7 @@ from upstream_guard.core.admission import Absence, Outcome
 from upstream_guard.core.health import NEVER_PROBED, Health, Verdict
 from upstream_guard.core.model import DrainMode, Guard, ListMode, ObjectRef, Pod, Service
 from upstream_guard.core.names import ANNOTATION_INJECTED
-from upstream_guard.core.observed import ObservedWindow, describe_open
+from upstream_guard.core.observed import ObservedWindow
 from upstream_guard.core.predict.window import Severity
 from upstream_guard.core.reasons import REASONS, ConditionType, Reason
 from upstream_guard.core.status import (
@@ -23,6 +23,7 @@ from upstream_guard.core.status import (
     PredictionStatus,
     RiskStatus,
     RouteStatus,
+    with_open_window,
 )
 from upstream_guard.core.surge import SurgeRecord
 from upstream_guard.core.tuning import DrainAdvice, GatewayFacts, recommended_patch
@@ -252,12 +253,9 @@ def ungated_pods(situation: Situation) -> str:
 
 
 def _healthy(situation: Situation, endpoints: tuple[EndpointStatus, ...]) -> Condition:
-    status, reason, message = _health_reason(situation, endpoints)
-    window = next((w for w in situation.windows if w.closed == 0), None)
-    if window is not None:
-        message = "; ".join(filter(None, (message, describe_open(window))))
-        if status is not ConditionStatus.FALSE:
-            status, reason = ConditionStatus.FALSE, Reason.WINDOW_OPEN
+    status, reason, message = with_open_window(
+        _health_reason(situation, endpoints), situation.windows
+    )
     return _condition(situation, ConditionType.HEALTHY, status, reason, message)
 
 

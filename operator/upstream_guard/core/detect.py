@@ -110,11 +110,11 @@ class Scene:
         policy: `spec.detection`.
         endpoints: All of them.
         trusted: Direct probes are known to be right.
-        pods: Pods that are to stay; an empty list without pods is somebody's wish.
+        pods: Endpoints that are to stay; an empty list where there are none is somebody's wish.
         gateways: How those in front behave, by `GatewayFacts.name`.
         changes: Under way or just over.
         predictions: That are not over.
-        rate: Requests a second where no gateway counts them; None where unknown.
+        rate: Requests a second where no gateway counts them, as the guard says; None where it does not.
         neighbours: For each gateway: other guarded Services behind it with a window, and all of them.
         app_idle: As in `Case`.
         path: As in `Case`.
@@ -195,6 +195,12 @@ class Watch:
         """Requests a second at all gateways that count them; None where none does."""
         rates = [lane.rate for lane in self.lanes.values() if lane.rate is not None]
         return sum(rates) if rates else None
+
+    def counted_rate(self, now: float) -> float | None:
+        """Requests a second at the gateways whose counts are being read; None where none is."""
+        rates = [lane.rate for lane in self.lanes.values() if lane.counts(now)]
+        known = [rate for rate in rates if rate is not None]
+        return sum(known) if known else None
 
     def watched(self, now: float) -> frozenset[str]:
         """Gateways at which a window would be seen now."""

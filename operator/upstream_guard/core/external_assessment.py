@@ -1,6 +1,6 @@
 """What the situation of a guard with external upstreams amounts to: its status. Pure, and stable in peace."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -9,6 +9,7 @@ from upstream_guard.core.admission import Absence
 from upstream_guard.core.external import Choice, Refusal, Slot
 from upstream_guard.core.health import NEVER_PROBED, Health, Verdict
 from upstream_guard.core.model import Guard, ListMode, Service
+from upstream_guard.core.observed import ObservedWindow
 from upstream_guard.core.reasons import REASONS, ConditionType, Reason
 from upstream_guard.core.resolution import UpstreamState
 from upstream_guard.core.status import (
@@ -19,6 +20,7 @@ from upstream_guard.core.status import (
     GuardStatus,
     RouteStatus,
     UpstreamStatus,
+    with_open_window,
 )
 from upstream_guard.core.tuning import GatewayFacts
 
@@ -51,6 +53,7 @@ class ExternalSituation:
         certificates: The earliest end of the certificates, by upstream, Unix seconds.
         unresolved: Why some address cannot be probed; empty where all can.
         service_served: Some address was once seen serving.
+        windows: As they were last told, newest first.
     """
 
     guard: Guard
@@ -65,6 +68,7 @@ class ExternalSituation:
     certificates: Mapping[str, float] = field(default_factory=dict)
     unresolved: str = ""
     service_served: bool = False
+    windows: tuple[ObservedWindow, ...] = ()
 
 
 def assess_external(situation: ExternalSituation, now: float) -> GuardStatus:
@@ -96,6 +100,7 @@ def assess_external(situation: ExternalSituation, now: float) -> GuardStatus:
         situation.gateways,
         routes=situation.routes,
         upstreams=upstreams,
+        windows=situation.windows,
     )
 
 
@@ -169,7 +174,9 @@ def _programmed_reason(situation: ExternalSituation) -> tuple[Reason, str]:
 
 
 def _healthy(situation: ExternalSituation, endpoints: tuple[EndpointStatus, ...]) -> Condition:
-    status, reason, message = _health_reason(situation, endpoints)
+    status, reason, message = with_open_window(
+        _health_reason(situation, endpoints), situation.windows
+    )
     return _condition(situation.guard, ConditionType.HEALTHY, status, reason, message)
 
 
@@ -234,12 +241,28 @@ def describe_unresolved(upstream: UpstreamStatus) -> str:
 
 def describe_certificates(situation: ExternalSituation, now: float) -> tuple[str, ...]:
     """What is to be said of certificates that end within `tls.warnBefore`, or have ended."""
-    found: list[str] = []
+    return tuple(
+        _describe_end(key, end, now)
+        for key, end, warn_before in _certificates(situation)
+        if end - now <= warn_before
+    )
+
+
+def describe_ended(situation: ExternalSituation, now: float) -> tuple[str, ...]:
+    """The same of certificates that have ended."""
+    return tuple(
+        _describe_end(key, end, now) for key, end, _ in _certificates(situation) if end <= now
+    )
+
+
+def _certificates(situation: ExternalSituation) -> Iterator[tuple[str, float, float]]:
+    """Upstream, end of its certificate, and how long before that it is spoken of."""
     for upstream in situation.guard.upstreams:
         end = situation.certificates.get(upstream.key, 0.0)
-        if upstream.tls is None or not end or end - now > upstream.tls.warn_before:
-            continue
-        when = datetime.fromtimestamp(end, UTC).strftime("%Y-%m-%d %H:%M UTC")
-        verb = "ends" if end > now else "ended"
-        found.append(f"the certificate of {upstream.key} {verb} on {when}")
-    return tuple(found)
+        if upstream.tls is not None and end:
+            yield upstream.key, end, upstream.tls.warn_before
+
+
+def _describe_end(key: str, end: float, now: float) -> str:
+    when = datetime.fromtimestamp(end, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return f"the certificate of {key} {'ends' if end > now else 'ended'} on {when}"

@@ -145,6 +145,8 @@ class DetectionPolicy:
     min_requests: int = 1
     error_statuses: tuple[int, ...] = (502, 503, 504)
     route_probe: RouteProbePolicy = field(default_factory=RouteProbePolicy)
+    requests_per_second: float | None = None
+    """What the Service gets where no gateway counts it; None where nobody says."""
 
 
 DEFAULT_CERTIFICATE_WARNING: Final = 14 * 86_400.0

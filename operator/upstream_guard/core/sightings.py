@@ -4,6 +4,7 @@ All memories are frozen; taking something in gives a new one. What is kept is bo
 however long it goes on and however much comes in.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
@@ -38,6 +39,9 @@ MAX_HITS: Final = 128
 MAX_GOODS: Final = 64
 MAX_VIEWS: Final = 16
 MAX_WORDS: Final = 120
+RATE_MEMORY: Final = 5.0
+"""Seconds after which a look at a gateway's count weighs a third in the rate: one second's worth of
+requests, as read in a hurry, is a matter of chance."""
 LONGEST_STEP: Final = 10.0
 """Seconds between two route probes at most for which they speak."""
 LONGEST_GAP: Final = 60.0
@@ -233,6 +237,19 @@ def endpoints_seen(direct: Direct) -> tuple[EndpointSeen, ...]:
 
 
 @dataclass(frozen=True, slots=True)
+class Rate:
+    """Requests a second that one replica of a gateway counted.
+
+    Attributes:
+        at: Up to when.
+        value: Mean of the looks so far, of which the earlier weigh less by `RATE_MEMORY`.
+    """
+
+    at: float
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
 class Tally:
     """Route probes on one way.
 
@@ -278,7 +295,7 @@ class Lane:
         classes_only: As in `GatewayDelta`.
         counted_until: Up to when the gateway's metrics are known; 0 where they never were.
         interval: Seconds between the last two looks at them.
-        rates: Requests a second by the last look, of each replica.
+        rates: Requests a second by the last looks, of each replica.
         views: The upstream list by replica.
         failed_at: When the last failed request was sent.
         failed_seen: When its failure was known.
@@ -299,7 +316,7 @@ class Lane:
     classes_only: bool = False
     counted_until: float = 0.0
     interval: float = 0.0
-    rates: Mapping[str, float] = field(default_factory=dict)
+    rates: Mapping[str, Rate] = field(default_factory=dict)
     views: Mapping[str, UpstreamView] = field(default_factory=dict)
     failed_at: float = 0.0
     failed_seen: float = 0.0
@@ -317,8 +334,8 @@ class Lane:
 
     @property
     def rate(self) -> float | None:
-        """Requests a second; None where it is not known."""
-        return sum(self.rates.values()) if self.rates else None
+        """Requests a second at all replicas; None where it is not known."""
+        return sum(rate.value for rate in self.rates.values()) if self.rates else None
 
     @property
     def requests_failed(self) -> int:
@@ -442,7 +459,7 @@ def take_delta(lane: Lane, delta: GatewayDelta, policy: DetectionPolicy) -> Lane
         lane,
         counted_until=max(lane.counted_until, delta.until),
         interval=seconds,
-        rates=_with_rate(lane.rates, delta.replica, total / seconds),
+        rates=_with_rate(lane.rates, delta, total / seconds),
         classes_only=delta.classes_only,
         failures=_sum(lane.failures, delta.failures),
     )
@@ -461,10 +478,16 @@ def take_delta(lane: Lane, delta: GatewayDelta, policy: DetectionPolicy) -> Lane
     )
 
 
-def _with_rate(rates: Mapping[str, float], replica: str, rate: float) -> Mapping[str, float]:
-    if replica not in rates and len(rates) >= MAX_VIEWS:
-        return rates
-    return {**rates, replica: rate}
+def _with_rate(rates: Mapping[str, Rate], delta: GatewayDelta, rate: float) -> dict[str, Rate]:
+    """A replica that was not heard of for a while is gone, and what it counted with it."""
+    kept = {name: known for name, known in rates.items() if known.at > delta.until - LONGEST_GAP}
+    known = kept.get(delta.replica)
+    if known is None and len(kept) >= MAX_VIEWS:
+        return kept
+    if known is not None:
+        weight = 1 - math.exp(-max(0.0, delta.until - delta.since) / RATE_MEMORY)
+        rate = known.value + weight * (rate - known.value)
+    return {**kept, delta.replica: Rate(delta.until, rate)}
 
 
 def _with_blame(lane: Lane, delta: GatewayDelta, policy: DetectionPolicy) -> Lane:

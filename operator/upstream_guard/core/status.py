@@ -11,7 +11,7 @@ from typing import Final
 
 from upstream_guard.core.causes import Cause
 from upstream_guard.core.model import DrainMode
-from upstream_guard.core.observed import ObservedWindow
+from upstream_guard.core.observed import ObservedWindow, describe_open
 from upstream_guard.core.predict.state import ChangeKind
 from upstream_guard.core.predict.window import Severity
 from upstream_guard.core.reasons import ConditionType, Reason
@@ -287,3 +287,19 @@ def merge_conditions(
 def _keep_time(old: Condition | None, new: Condition, now: float) -> Condition:
     unchanged = old is not None and old.status is new.status and old.last_transition > 0
     return replace(new, last_transition=old.last_transition if old and unchanged else now)
+
+
+Judgement = tuple[ConditionStatus, Reason, str]
+"""Of a condition: status, reason and message."""
+
+
+def with_open_window(judgement: Judgement, windows: Iterable[ObservedWindow]) -> Judgement:
+    """What `Healthy` says where requests fail, whatever the endpoints look like."""
+    status, reason, message = judgement
+    window = next((w for w in windows if w.closed == 0), None)
+    if window is None:
+        return judgement
+    message = "; ".join(filter(None, (message, describe_open(window))))
+    if status is ConditionStatus.FALSE:
+        return status, reason, message
+    return ConditionStatus.FALSE, Reason.WINDOW_OPEN, message

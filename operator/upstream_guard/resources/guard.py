@@ -127,6 +127,7 @@ class _Detection(Strict):
         AfterValidator(check_distinct),
     ] = [502, 503, 504]  # noqa: RUF012 (pydantic copies it)
     route_probe: _RouteProbe = _RouteProbe()
+    requests_per_second: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
 
 
 class _Tls(Strict):
@@ -204,6 +205,7 @@ def _detection(detection: _Detection) -> DetectionPolicy:
             probe.path or "",
             probe.host or "",
         ),
+        detection.requests_per_second,
     )
 
 

@@ -175,7 +175,7 @@ async def _place(
     await stage.apply(variants.service(namespace=namespace, name=name))
     await stack.enter_async_context(stage)
     exposure = await asyncio.to_thread(plan.expose, gateway, namespace, name)
-    documents = [guard(namespace, name, exposure.host)]
+    documents = [guard(namespace, name, exposure.host, plan.rate)]
     if gateway in VIA_CLUSTER_IP:
         profile = gateway_profile(plan.gateways[gateway], [f"{namespace}/{name}"])
         documents.append(profile)
@@ -278,8 +278,11 @@ async def until(condition: Callable[[], bool], seconds: float) -> bool:
     return True
 
 
-def guard(namespace: str, name: str, host: str) -> Json:
-    """A guard whose route probes know the host that leads to the service."""
+def guard(namespace: str, name: str, host: str, rate: float) -> Json:
+    """A guard that knows the host which leads to the service, and what an owner knows of his traffic."""
     made = variants.guard(namespace=namespace, name=name)
-    made["spec"]["detection"] = {"routeProbe": {"host": host}}
+    made["spec"]["detection"] = {
+        "routeProbe": {"host": host},
+        "requestsPerSecond": max(1, round(rate)),
+    }
     return made
