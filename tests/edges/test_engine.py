@@ -418,7 +418,7 @@ async def test_short_hooks_and_missing_sleep_are_told_once(cluster, until):
     await cluster.app._recorder.drain(5.0)
     assert cluster.told().count("PreStopTooShort") == 1
     assert cluster.told().count("SleepNotSupported") == 1
-    assert cluster.conditions()["AtRisk"] == "DrainTooShort"
+    await until(lambda: cluster.conditions().get("AtRisk") == "DrainTooShort")
 
 
 async def test_nothing_is_left_of_a_namespace_that_was_emptied(cluster):

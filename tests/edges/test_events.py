@@ -1,15 +1,19 @@
 """The recorder against an API server: one object per story, then a series on it."""
 
+import time
+
 import pytest
 
 from upstream_guard.kube.events import (
     MAX_QUEUE,
+    PATIENCE_SECONDS,
     SERIES_SECONDS,
     SERIES_WRITE_SECONDS,
     Event,
     EventRecorder,
     Subject,
 )
+from upstream_guard.kube.gates import rfc3339_micro
 
 SUBJECT = Subject("upstreamguard.io/v1alpha1", "UpstreamGuard", "prod", "shop", "u1")
 
@@ -44,6 +48,32 @@ async def test_the_first_telling_creates_an_event(api, recorder):
     assert body["regarding"]["uid"] == "u1"
     assert len(body["note"]) == 1024
     assert api.requests[0][1] == "/apis/events.k8s.io/v1/namespaces/prod/events"
+
+
+async def test_an_event_has_the_time_at_which_it_was_told(api, recorder, clock):
+    told = clock.now
+    recorder.tell(event())
+    clock.now += 60
+    await recorder.drain(5.0)
+    (body,) = api.bodies("POST")
+    assert body["eventTime"] == rfc3339_micro(told)
+
+
+async def test_what_tells_of_the_list_waits_until_the_list_has_changed(
+    api, recorder, until, background
+):
+    background(recorder.run())
+    began = time.monotonic()
+    recorder.tell(event(patient=True))
+    await until(lambda: api.requests)
+    assert time.monotonic() - began >= PATIENCE_SECONDS
+
+
+async def test_a_clock_set_back_does_not_hold_events(api, recorder, clock, until, background):
+    background(recorder.run())
+    recorder.tell(event(patient=True))
+    clock.now -= 3600
+    await until(lambda: api.requests)
 
 
 async def test_a_story_told_often_is_counted_and_written_rarely(api, recorder, clock):

@@ -6,7 +6,12 @@ import time
 import pytest
 
 from upstream_guard.controller.guards import GuardBook
-from upstream_guard.controller.statuses import WRITE_SECONDS, StatusWriter, status_patch
+from upstream_guard.controller.statuses import (
+    GATHER_SECONDS,
+    WRITE_SECONDS,
+    StatusWriter,
+    status_patch,
+)
 from upstream_guard.core.model import ObjectRef
 from upstream_guard.core.names import API_VERSION
 
@@ -75,9 +80,30 @@ async def test_at_most_one_write_per_second_and_the_latest_wins(api, writer, unt
         writer.want(SHOP, {"n": number})
         await asyncio.sleep(0)
     await until(lambda: writer.current(SHOP) == {"n": 199})
+    for number in range(200, 400):
+        writer.want(SHOP, {"n": number})
+        await asyncio.sleep(0)
+    await until(lambda: writer.current(SHOP) == {"n": 399})
     writes = api.bodies("PATCH")
     assert len(writes) == 2
     assert time.monotonic() - began >= WRITE_SECONDS
+
+
+async def test_what_changes_together_is_written_together(api, writer, until):
+    began = time.monotonic()
+    writer.want(SHOP, {"n": 1})
+    await asyncio.sleep(0)
+    writer.want(SHOP, {"n": 2})
+    await until(lambda: api.requests)
+    assert time.monotonic() - began >= GATHER_SECONDS
+    assert [b["status"]["n"] for b in api.bodies("PATCH")] == [2]
+
+
+async def test_nothing_is_kept_of_a_guard_that_is_not_known(api, book, writer, until):
+    writer.want(ObjectRef("prod", "nobody"), {"n": 1})
+    await until(lambda: not writer._wanted)
+    assert not writer._not_before
+    assert not api.requests
 
 
 async def test_a_status_wanted_back_while_another_is_being_written_is_not_lost(api, writer, until):

@@ -62,6 +62,11 @@ ACTIONS = {
 }
 """The `action` of each event: what was done."""
 
+AFTER_THE_LIST = frozenset(
+    {Reason.ENDPOINT_ADMITTED, Reason.ENDPOINT_EJECTED, Reason.ENDPOINT_RESTORED}
+)
+"""Told when a pod's gate was written, while kubelet and EndpointSlice controller are still at work on it."""
+
 ENDINGS = {
     Ending.IGNORES: Reason.APP_IGNORES_SIGTERM,
     Ending.AT_ONCE: Reason.APP_ENDS_AT_ONCE,
@@ -332,7 +337,10 @@ class Narrator:
     ) -> None:
         kind = REASONS[reason].type.value
         done = action or ACTIONS.get(reason, "Decide")
-        self._recorder.tell(Event(regarding, kind, reason.value, done, note, related, worded))
+        patient = reason in AFTER_THE_LIST
+        self._recorder.tell(
+            Event(regarding, kind, reason.value, done, note, related, worded, patient)
+        )
 
 
 _GAUGED = ("serving", "failing", "ejected", "draining", "pending", "unknown")

@@ -18,6 +18,8 @@ Json = Mapping[str, Any]
 
 WRITE_SECONDS = 1.0
 """A guard's status is written at most once in this time."""
+GATHER_SECONDS = 0.2
+"""How long a status waits for what else changes: then a change of an upstream list, of which it tells, is through."""
 
 
 def status_patch(old: Json, new: Json) -> dict[str, Any]:
@@ -54,6 +56,9 @@ class StatusWriter:
         waits = ref in self._wanted or ref in self._writing
         if self.current(ref) == status and not waits:
             return
+        if not waits:
+            soon = time.monotonic() + GATHER_SECONDS
+            self._not_before[ref] = max(soon, self._not_before.get(ref, 0.0))
         self._wanted[ref] = status
         self._kick.set()
 
@@ -94,7 +99,10 @@ class StatusWriter:
     async def _write(self, ref: ObjectRef, status: Json) -> None:
         entry = self._book.get(ref)
         patch = status_patch(self.current(ref), status)
-        if entry is None or not patch:
+        if entry is None:
+            self.forget(ref)
+            return
+        if not patch:
             return
         self._not_before[ref] = time.monotonic() + WRITE_SECONDS
         path = f"/apis/{API_VERSION}/namespaces/{ref.namespace}/{GUARD_PLURAL}/{ref.name}/status"

@@ -20,6 +20,8 @@ SERIES_WRITE_SECONDS = 30.0
 """At most one write per story and this time, however often it is told."""
 OWED_SECONDS = 5.0
 """How often it is looked whether a count that was not written may be written now."""
+PATIENCE_SECONDS = 0.15
+"""How long an event waits that follows a change of an upstream list, whose way through the API server comes first."""
 MAX_STORIES = 4096
 MAX_QUEUE = 1000
 MAX_NOTE = 1024
@@ -61,6 +63,16 @@ class Event:
     related: Subject | None = None
     worded: bool = False
     """Other words make another story, for numbers matter: of a series, only the first note is kept."""
+    patient: bool = False
+    """It may wait a moment for what users depend on."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """An event in the queue, and the Unix time at which it was told."""
+
+    event: Event
+    at: float
 
 
 @dataclass(slots=True)
@@ -83,14 +95,14 @@ class EventRecorder:
         self._instance = instance
         self._clock = clock
         self._stories: OrderedDict[tuple[object, ...], _Story] = OrderedDict()
-        self._queue: asyncio.Queue[Event] = asyncio.Queue(MAX_QUEUE)
+        self._queue: asyncio.Queue[_Told] = asyncio.Queue(MAX_QUEUE)
         self._owed: dict[tuple[object, ...], Event] = {}
         """The last telling of each story that was counted and not written yet."""
 
     def tell(self, event: Event) -> None:
         """Queue an event."""
         try:
-            self._queue.put_nowait(event)
+            self._queue.put_nowait(_Told(event, self._clock()))
         except asyncio.QueueFull:
             logger.warning("Event dropped, the queue is full: %s %s", event.reason, event.note)
 
@@ -99,11 +111,14 @@ class EventRecorder:
         while True:
             try:
                 async with asyncio.timeout(OWED_SECONDS if self._owed else None):
-                    event = await self._queue.get()
+                    told = await self._queue.get()
             except TimeoutError:
                 await self._pay()
             else:
-                await self._write(event)
+                if told.event.patient:
+                    waited = self._clock() - told.at
+                    await asyncio.sleep(min(PATIENCE_SECONDS, PATIENCE_SECONDS - waited))
+                await self._write(told)
 
     async def drain(self, timeout: float) -> None:
         """Write what is queued, for at most `timeout` seconds; for the end of the process."""
@@ -114,13 +129,13 @@ class EventRecorder:
         except TimeoutError:
             logger.warning("%d events not written before the end", self._queue.qsize())
 
-    async def _write(self, event: Event) -> None:
-        now = self._clock()
+    async def _write(self, told: _Told) -> None:
+        event, now = told.event, told.at
         key = _key(event)
         story = self._stories.get(key)
         try:
-            told = story is not None and now - story.last_told <= SERIES_SECONDS
-            if story is None or not told or not await self._continue(story, event, now):
+            goes_on = story is not None and now - story.last_told <= SERIES_SECONDS
+            if story is None or not goes_on or not await self._continue(story, event, now):
                 await self._retried(lambda: self._create(key, event, now))
         except ApiError as error:
             logger.warning("Event %s (%s) not written: %s", event.reason, event.note, error)
