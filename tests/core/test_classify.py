@@ -105,6 +105,11 @@ def test_cause_that_the_operator_meets_itself(cause: Cause, number: int, failing
     assert f"direct probes: {failing} of 3 endpoints fail, {cause}" in found.evidence
 
 
+def test_endpoints_that_left_in_good_health_are_not_counted_among_those_that_fail() -> None:
+    found = classify(Case(endpoints=(*bad(Cause.RESET, 1), leaving()[-1])))
+    assert "direct probes: 1 of 3 endpoints fail, reset" in found.evidence
+
+
 @pytest.mark.parametrize("cause", BY_DIRECT)
 def test_direct_probes_alone_are_enough(cause: Cause) -> None:
     found = classify(Case(endpoints=bad(cause)))

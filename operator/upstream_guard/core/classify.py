@@ -262,7 +262,7 @@ def _direct(case: Case) -> Iterator[Seen]:
     for endpoint in case.failing:
         if endpoint.cause is not None:
             by_cause.setdefault(endpoint.cause, []).append(endpoint)
-    total = len(case.endpoints)
+    total = sum(not endpoint.left for endpoint in case.endpoints)
     for cause, found in sorted(by_cause.items()):
         first = found[0]
         detail = f" ({first.address}: {first.detail})" if first.detail else f" ({first.address})"
