@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
+
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from upstream_guard.core import names
 from upstream_guard.lab import images, replicas
@@ -117,6 +121,18 @@ def audited_writes(
             resource = "/".join(filter(None, (ref.get("resource"), ref.get("subresource"))))
             writes[f"{event['verb']} {resource}"] += 1
     return writes
+
+
+def metrics(port: int, name: str) -> list[Sample]:
+    """The samples of one of an operator's metrics, by their full name."""
+    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    return [
+        sample
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == name
+    ]
 
 
 def rss_mib(pid: int) -> float:

@@ -30,7 +30,7 @@ from upstream_guard.lab.faults.runner import (
     until,
 )
 from upstream_guard.lab.faults.table import BY_NAME, FAULTS
-from upstream_guard.lab.gateways import GATEWAYS, envoy_gateway
+from upstream_guard.lab.gateways import GATEWAYS, envoy_gateway, support
 from upstream_guard.lab.gateways.model import RunningGateway
 from upstream_guard.lab.gateways.profile import canary_target, gateway_key, gateway_profile
 from upstream_guard.lab.images import SAMPLES
@@ -570,3 +570,40 @@ class TestCommand:
         done = CliRunner().invoke(lab_faults.command, ["--json", str(path)])
         assert done.exit_code == 1
         assert "holds no trials" in done.output
+
+
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_what_is_halted_is_stopped_again_and_again_and_runs_afterwards() -> None:
+    seen = set()
+
+    async def scene(pid: int) -> None:
+        async with inject.halting([pid], 0.05, 0.05):
+            deadline = time.monotonic() + 20
+            while len(seen) < 2 and time.monotonic() < deadline:
+                seen.add(state_of(pid) == "T")
+                await asyncio.sleep(0.005)
+
+    with subprocess.Popen(["sleep", "60"]) as sleeper:
+        asyncio.run(scene(sleeper.pid))
+        assert seen == {True, False}
+        assert asyncio.run(until(lambda: state_of(sleeper.pid) == "S", 10))
+        sleeper.kill()
+
+
+def test_nothing_to_halt_is_an_error_in_words() -> None:
+    async def scene() -> None:
+        async with inject.halting([], 1, 1):
+            pytest.fail("nothing was halted")
+
+    with pytest.raises(LabError, match="no process was found"):
+        asyncio.run(scene())
+
+
+def test_descendants_are_found_with_who_started_them() -> None:
+    with subprocess.Popen(["sh", "-c", "sleep 60 & sleep 60 & wait"]) as shell:
+        assert asyncio.run(until(lambda: len(support.descendants([shell.pid])) == 3, 10))
+        for pid in reversed(support.descendants([shell.pid])):
+            os.kill(pid, 9)

@@ -406,3 +406,17 @@ def read_or_reset(conn: socket.socket) -> bytes:
         return read_all(conn)
     except ConnectionResetError:
         return b""
+
+
+@pytest.mark.parametrize(("keep_alive", "answers"), [("1", 2), ("0", 1)])
+def test_without_keep_alive_each_connection_ends_after_one_answer(
+    launch: Callable[..., Upstream], keep_alive: str, answers: int
+) -> None:
+    upstream = launch(KEEP_ALIVE=keep_alive)
+    until(upstream.listening)
+    with upstream.connect() as conn:
+        conn.sendall(2 * b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        conn.shutdown(socket.SHUT_WR)
+        data = read_all(conn)
+    assert data.count(b"HTTP/1.1 200") == answers
+    assert (b"Connection: close" in data) is (keep_alive == "0")

@@ -125,6 +125,7 @@ def operator(
     replicas: int = 2,
     prefix: str = "operator",
     supervise: bool = True,
+    extra: Sequence[str] = (),
 ) -> Iterator[list[Replica]]:
     """Run the operator while the context is open: one controls, the others stand by.
 
@@ -137,6 +138,7 @@ def operator(
         prefix: Of their names.
         supervise: Start one again that ends (it does where it loses its Lease), as the kubelet would;
             the list that is given then holds the new process.
+        extra: Further flags of `upstream-guard run`.
 
     Raises:
         LabError: a replica did not become ready; the end of its log is in the message.
@@ -145,7 +147,7 @@ def operator(
     chosen = [f"{prefix}-{index}" for index in range(1, replicas + 1)]
     try:
         with say.step(f"Starting the operator ({replicas} replicas)"):
-            started = [start(cluster, name, kubeconfig) for name in chosen]
+            started = [start(cluster, name, kubeconfig, *extra) for name in chosen]
             for replica in started:
                 until_ready(cluster, replica)
         with ExitStack() as stack:

@@ -130,6 +130,46 @@ async def frozen_list(scene: Scene) -> AsyncIterator[None]:
     await scene.stage.until_serving(len(pods))
 
 
+@asynccontextmanager
+async def halting(pids: Sequence[int], stopped: float, running: float) -> AsyncIterator[None]:
+    """Processes are stopped again and again: what they do comes late, by up to so many seconds.
+
+    Args:
+        pids: Which; at least one.
+        stopped: Seconds for which they are stopped.
+        running: Seconds for which they run in between.
+
+    Raises:
+        LabError: there is no process.
+    """
+    if not pids:
+        raise LabError("no process was found that could be slowed down")
+
+    async def halt() -> None:
+        while True:
+            support.send(pids, signal.SIGSTOP)
+            await asyncio.sleep(stopped)
+            support.send(pids, signal.SIGCONT)
+            await asyncio.sleep(running)
+
+    task = asyncio.create_task(halt())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        support.send(pids, signal.SIGCONT)
+
+
+def proxies(scene: Scene) -> list[int]:
+    """The processes that take users' connections, all of them, as this machine counts them."""
+    mine = {support.process_name(name) for name in _proxies(scene.gateway)}
+    return support.descendants(
+        p.pid for p in process.marked() if p.state_dir == scene.cluster.state_dir and p.name in mine
+    )
+
+
 def list_keepers(scene: Scene) -> list[int]:
     """The processes by which the gateway hears of endpoints, as this machine counts them."""
     if scene.gateway == "contour":

@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -287,6 +287,14 @@ def _parent(pid: int) -> int:
     except OSError:
         return 0
     return int(stat.rpartition(")")[2].split()[1])
+
+
+def descendants(pids: Iterable[int]) -> list[int]:
+    """These processes, and all that they have started."""
+    found = list(pids)
+    for pid in found:  # it grows
+        found += [child for child in _children(pid) if child not in found]
+    return found
 
 
 def _children(pid: int) -> list[int]:

@@ -79,6 +79,7 @@ func (a *app) startServer() {
 		ReadHeaderTimeout: time.Minute,
 		ConnState:         a.idleCloser(),
 	}
+	a.server.SetKeepAlivesEnabled(a.cfg.keepAlive)
 	log.Printf("listening on %s", listener.Addr())
 	go func(server *http.Server) {
 		err := server.Serve(listener)

@@ -18,6 +18,7 @@
 //	                           reset, as by `lying-ready` (0)
 //	LINGER_SECONDS             how long `stop-listening-on-sigterm` stays alive, and how long
 //	                           `linger-on-sigterm` goes on as before (5)
+//	KEEP_ALIVE                 0 ends each connection after one answer (1)
 //	IDLE_CLOSE_SECONDS         when `close-idle-early` closes an idle connection (0.05)
 //	FAULT                      modes from the start, separated by commas
 //	POD_NAME                   who it says it is; the host name unless given
@@ -54,6 +55,7 @@ type config struct {
 	lie           time.Duration
 	linger        time.Duration
 	idleClose     time.Duration
+	keepAlive     bool
 	faults        []string
 }
 
@@ -154,6 +156,7 @@ func readConfig(lookup func(string) (string, bool)) (config, error) {
 		lie:           seconds(number("LIE_SECONDS", 0)),
 		linger:        seconds(number("LINGER_SECONDS", 5)),
 		idleClose:     seconds(number("IDLE_CLOSE_SECONDS", 0.05)),
+		keepAlive:     number("KEEP_ALIVE", 1) > 0,
 	}
 	if text, _ := lookup("FAULT"); text != "" {
 		cfg.faults = strings.Split(text, ",")
