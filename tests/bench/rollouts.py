@@ -42,6 +42,7 @@ ENOUGH_SAMPLES: Final = 20
 MEASURE_SECONDS: Final = 900.0
 """How long the canaries may take for that."""
 OBJECT_SECONDS: Final = 60.0
+NOT_FOUND: Final = 404
 TRIES: Final = 2
 
 
@@ -276,6 +277,9 @@ async def scene(bench: Bench, gateway: str) -> AsyncIterator[Scene]:
         profile = gateway_profile(
             running, [f"{namespace}/{name}" for name in services], canary=True
         )
+        if gateway in VIA_CLUSTER_IP:
+            # An earlier run may have left one, which the operator is about to delete.
+            await _until_canary(client, gateway, there=False)
         await stage.apply(profile)
         stack.push_async_callback(stage.delete, profile)
         exposure, _ = [
@@ -283,28 +287,34 @@ async def scene(bench: Bench, gateway: str) -> AsyncIterator[Scene]:
         ]
         await stage.apply(variants.guard(namespace=namespace, name=keeper))
         if gateway in VIA_CLUSTER_IP:
-            await _lead_to_canary(bench, client, gateway)
+            await _until_canary(client, gateway, there=True)
+            target = canary_target(gateway)
+            await asyncio.to_thread(bench.expose, gateway, target.namespace, target.name)
         yield Scene(bench, client, gateway, stage, exposure, keeper, KubectlGuarding(client))
 
 
-async def _lead_to_canary(bench: Bench, client: KubeClient, gateway: str) -> None:
-    """What an admin of a plain gateway does once the operator has made the canary's Service."""
+async def _until_canary(client: KubeClient, gateway: str, *, there: bool) -> None:
+    """Wait until the Service of a plain gateway's canary is there, or gone.
+
+    Raises:
+        LabError: It is not, in time.
+    """
     target = canary_target(gateway)
 
-    async def there() -> bool:
+    async def so() -> bool:
         try:
             await client.get(f"/api/v1/namespaces/{target.namespace}/services/{target.name}")
-        except ApiError:
-            return False
-        return True
+        except ApiError as error:
+            return error.status == NOT_FOUND and not there
+        return there
 
     try:
-        await until(there, OBJECT_SECONDS)
+        await until(so, OBJECT_SECONDS)
     except TimeoutError:
+        done = "made" if there else "deleted"
         raise LabError(
-            f"the operator made no canary {target.name} in {OBJECT_SECONDS:g} s"
+            f"the operator has not {done} the canary {target.name} within {OBJECT_SECONDS:g} s"
         ) from None
-    await asyncio.to_thread(bench.expose, gateway, target.namespace, target.name)
 
 
 async def until(condition: Callable[[], Awaitable[bool]], seconds: float) -> None:
