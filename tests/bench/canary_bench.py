@@ -52,7 +52,7 @@ GOAL: Final = 0.95
 """Share of the real detaches that the preStop must cover."""
 GOAL_PODS: Final = 100
 """Real detaches that this has to hold for, quiet and noisy together."""
-ROLLOUT_SECONDS: Final = 180.0
+ROLLOUT_SECONDS: Final = 110.0
 AUDIT_DELETE: Final = b'"verb":"delete"'
 
 
