@@ -1,7 +1,7 @@
-"""Write docs/reference/ from the code: `make docs`. A test fails when it is stale.
+"""Write docs/reference/ from the code, and manifests from others: `make docs`. A test fails when they are stale.
 
-One function per page, listed in `PAGES`; each returns the page's text and reads no clock, so that the
-same code always gives the same page.
+One function per file, listed in `PAGES` and `MANIFESTS`; each returns its text and reads no clock, so that the
+same code always gives the same file.
 
 Usage: python docs/generate.py [--check]
 """
@@ -9,6 +9,7 @@ Usage: python docs/generate.py [--check]
 import importlib.util
 import math
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from upstream_guard import cli
+from upstream_guard.core.names import OPERATOR_NAMESPACE
 from upstream_guard.core.predict.estimate import Estimate
 from upstream_guard.core.predict.risks import RISKS
 from upstream_guard.core.reasons import REASONS, ConditionType, Reason, ReasonInfo
@@ -344,6 +346,24 @@ def conformance_page() -> str:
     return markdown(read(ROOT / "docs/conformance.json"))
 
 
+def prometheus_rule() -> str:
+    """The rules for prometheus-operator, from deploy/monitoring/rules.yaml: the same text, one level down."""
+    text = (ROOT / "deploy/monitoring/rules.yaml").read_text()
+    rules = text[text.index("groups:") :]
+    head = {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {
+            "name": "upstream-guard",
+            "namespace": OPERATOR_NAMESPACE,
+            "labels": {"app.kubernetes.io/name": "upstream-guard"},
+        },
+    }
+    source = "# Generated from rules.yaml by `make docs`; edit there.\n"
+    spec = textwrap.indent(rules, "  ")
+    return f"{source}{yaml.safe_dump(head, sort_keys=False)}spec:\n{spec}"
+
+
 PAGES: Mapping[str, Callable[[], str | None]] = {
     "crd.md": crd_page,
     "events.md": events_page,
@@ -352,6 +372,9 @@ PAGES: Mapping[str, Callable[[], str | None]] = {
     "metrics.md": metrics_page,
     "risks.md": risks_page,
     "conformance.md": conformance_page,
+}
+MANIFESTS: Mapping[str, Callable[[], str]] = {
+    "deploy/monitoring/prometheusrule.yaml": prometheus_rule,
 }
 
 
@@ -367,30 +390,34 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
 
 
 def render() -> dict[str, str]:
-    """Every page's text by its file name."""
-    pages = {name: page() for name, page in PAGES.items()}
+    """Every page's text by its file name, every manifest's by its path."""
+    pages = {name: page() for name, page in (PAGES | MANIFESTS).items()}
     return {name: text.rstrip() + "\n" for name, text in pages.items() if text is not None}
 
 
 def stale() -> list[str]:
-    """Names of the pages whose file differs from what the code says."""
+    """Names of the files that differ from what the code says."""
     return [
         name
         for name, text in render().items()
-        if not (TARGET / name).is_file() or (TARGET / name).read_text() != text
+        if not _path(name).is_file() or _path(name).read_text() != text
     ]
 
 
+def _path(name: str) -> Path:
+    return ROOT / name if name in MANIFESTS else TARGET / name
+
+
 def main() -> int:
-    """Write the pages, or with `--check` only compare them."""
+    """Write the files, or with `--check` only compare them."""
     if sys.argv[1:] == ["--check"]:
         old = stale()
         click.echo(f"stale: {', '.join(old)}; run `make docs`" if old else "docs are up to date")
         return 1 if old else 0
     TARGET.mkdir(parents=True, exist_ok=True)
     for name, text in render().items():
-        (TARGET / name).write_text(text)
-        click.echo(f"wrote docs/reference/{name}")
+        _path(name).write_text(text)
+        click.echo(f"wrote {_path(name).relative_to(ROOT)}")
     return 0
 
 

@@ -118,6 +118,12 @@ class Metrics:
             ("condition", "status"),
             registry=reg,
         )
+        self.conditions = Gauge(
+            "upstream_guard_condition",
+            "Conditions of a guard with their status and reason, as its status has them; 1 for what is so.",
+            (*GUARD, "condition", "status", "reason"),
+            registry=reg,
+        )
         self.windows_predicted = Counter(
             "upstream_guard_windows_predicted",
             "Windows predicted of changes that had begun, by change and cause; one for each gateway and "
@@ -128,6 +134,12 @@ class Metrics:
         self.predictions_open = Gauge(
             "upstream_guard_predictions_open",
             "Predicted windows of changes that are not over.",
+            GUARD,
+            registry=reg,
+        )
+        self.predicted_lost = Gauge(
+            "upstream_guard_predicted_lost_requests",
+            "Requests expected to fail in the predicted windows of changes that are not over.",
             GUARD,
             registry=reg,
         )
@@ -153,6 +165,13 @@ class Metrics:
         self.windows_open = Gauge(
             "upstream_guard_windows_open",
             "Windows that are open.",
+            GUARD,
+            registry=reg,
+        )
+        self.failing_seconds = Counter(
+            "upstream_guard_failing_seconds",
+            "Seconds in which requests failed, as they pass: from the first failed request to the last of "
+            "each window, open ones included, and overlaps counted once. Error budgets are spent by it.",
             GUARD,
             registry=reg,
         )
@@ -305,6 +324,18 @@ class Metrics:
         self.leading = Gauge(
             "upstream_guard_leading",
             "1 where this replica holds the Lease and controls, 0 where it stands by.",
+            registry=reg,
+        )
+        self.lease_age = Gauge(
+            "upstream_guard_lease_age_seconds",
+            "How long ago this replica last saw the Lease renewed, by whichever replica holds it.",
+            registry=reg,
+        )
+        self.watch_age = Gauge(
+            "upstream_guard_watch_age_seconds",
+            "How long ago the API server last said something of a watched resource; it does at least once "
+            "a minute or so.",
+            ("resource",),
             registry=reg,
         )
 

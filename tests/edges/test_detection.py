@@ -130,6 +130,59 @@ async def test_a_window_by_route_probes_from_its_first_failure_to_its_end(shop, 
     assert shop.metric("upstream_guard_window_lost_requests_total", counted="estimated") == 1
 
 
+async def test_failing_seconds_pass_while_a_window_is_open(shop, until):
+    name = "upstream_guard_failing_seconds_total"
+    assert shop.metric(name) == 0
+    assert shop.metric("upstream_guard_window_lost_requests_total", counted="exact") == 0
+    shop.rest(2)
+    for _ in range(30):
+        shop.ahead += 1
+        shop.ask(503)
+    assert shop.metric("upstream_guard_windows_open") == 1
+    assert shop.metric(name) == pytest.approx(29, abs=0.5)
+    shop.rest(20)
+    await until(lambda: shop.events("WindowClosed"))
+    assert shop.metric(name) == pytest.approx(29, abs=0.5)
+    assert shop.metric(name) == pytest.approx(
+        sum(
+            shop.metric("upstream_guard_window_seconds_total", cause=cause) or 0.0
+            for cause in Cause
+        ),
+        abs=0.01,
+    )
+
+
+async def test_an_earlier_controllers_failing_seconds_are_not_counted_again(shop, until):
+    shop.ask(503)
+    await until(lambda: "windows" in shop.status)
+    shop.ahead += 60
+    shop.app.detection.forget(SHOP)
+    shop.app.guard_seen({**guard(), "status": shop.status}, deleted=False)
+    shop.engine.mark(SHOP)
+    await until(lambda: SHOP in shop.app.detection._memories)
+    assert shop.app.detection._memories[SHOP].watch.open
+    assert shop.metric("upstream_guard_failing_seconds_total") == 0
+    shop.ahead += 2
+    shop.ask(503)
+    assert shop.metric("upstream_guard_failing_seconds_total") == pytest.approx(2, abs=0.5)
+
+
+async def test_conditions_are_told_with_their_reasons(shop, until):
+    def told(status, reason):
+        return shop.metric(
+            "upstream_guard_condition", condition="Healthy", status=status, reason=reason
+        )
+
+    assert told("True", "AllServing") == 1
+    shop.ask(503)
+    await until(lambda: told("False", "WindowOpen") == 1)
+    assert told("True", "AllServing") is None
+    shop.app.guard_seen(guard(), deleted=True)
+    left = generate_latest(shop.app.metrics.registry).decode()
+    own = [line for line in left.splitlines() if 'guard="shop"' in line and "_created" not in line]
+    assert [line for line in own if "condition" in line or "failing" in line] == []
+
+
 async def test_while_a_window_stays_open_the_status_stays_as_it_is(shop, until, api):
     shop.ask(503, detail="reset reason: overflow")
     await until(lambda: "windows" in shop.status)

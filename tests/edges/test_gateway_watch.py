@@ -359,6 +359,7 @@ async def test_metrics_of_the_operator(scene, until):
         return metrics.registry.get_sample_value(name, labels)
 
     own = {"namespace": "prod", "guard": "g", "gateway": "edge"}
+    await until(lambda: value("upstream_guard_gateway_requests_total", **own, code="504") == 0)
     await until(lambda: value("upstream_guard_gateway_requests_total", **own, code="503") == 2)
     await until(lambda: value("upstream_guard_gateway_stale_endpoints", **own) == 1)
     replica.hosts = {B: "HEALTHY"}

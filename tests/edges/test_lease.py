@@ -61,12 +61,14 @@ def elector(api):
 async def test_creates_renews_and_is_fresh(server, elector, background, until):
     one = elector("one")
     assert not one.fresh
+    assert one.age is None
     background(one.run())
     await one.acquired.wait()
     first = server.version
     await until(lambda: server.version > first + 2)
     assert server.holder == "one"
     assert one.fresh
+    assert one.age < FAST.duration
     assert server.lease["spec"]["leaseTransitions"] == 1
 
 

@@ -231,6 +231,10 @@ async def test_a_rollout_is_told_before_any_pod_changes(calm, until):
     text = generate_latest(calm.app.metrics.registry).decode()
     assert 'upstream_guard_windows_predicted_total{cause="refused",change="rollout"' in text
     assert 'upstream_guard_predictions_open{guard="shop",namespace="prod"} 0.0' not in text
+    lost = sum(p["lostRequests"] for p in calm.status["predictions"])
+    assert (
+        f'upstream_guard_predicted_lost_requests{{guard="shop",namespace="prod"}} {lost}.0' in text
+    )
 
 
 async def test_it_is_closed_when_the_last_old_pod_is_gone(calm, until):

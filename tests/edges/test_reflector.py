@@ -103,6 +103,23 @@ async def test_resumes_from_the_last_version_seen_bookmarks_included(server, ref
     assert server.lists == 1
 
 
+async def test_knows_since_when_the_server_is_silent(server, reflector, clock, until):
+    pods = reflector(clock=clock)
+    clock.now += 100
+    await pods.synced.wait()
+    assert (pods.resource, pods.age) == ("pods", 0)
+    clock.now += 60
+    assert pods.age == 60
+    server.say("BOOKMARK", {"metadata": {"resourceVersion": "9"}})
+    await until(lambda: pods.age == 0)
+    server.list_failure = 403
+    server.say("ERROR", {"kind": "Status", "code": 410, "reason": "Expired", "message": "old"})
+    lists = server.lists
+    clock.now += 60
+    await until(lambda: server.lists > lists + 1)
+    assert pods.age == 60
+
+
 async def test_lists_again_when_its_version_is_too_old(server, reflector, changes, until):
     pods = reflector()
     await pods.synced.wait()

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from upstream_guard.cli import lab_conformance, lab_faults
-from upstream_guard.lab import images, packages, tools
+from upstream_guard.lab import images, packages, prometheus, tools
 from upstream_guard.lab.existing import ExistingProvider
 from upstream_guard.lab.gateways import GATEWAYS, GatewayAddon
 from upstream_guard.lab.local import NEEDS, PROGRAMS
@@ -138,13 +138,23 @@ def build() -> None:
     """Install and build what the local provider needs, and keep it for the next time.
 
     `lab up` does it as well; this is for who wants the minutes it takes to be over before.
-    Operating-system packages are installed where that is allowed (root on Debian or Ubuntu).
+    Operating-system packages are installed where that is allowed (root on Debian or Ubuntu);
+    Prometheus too, with which the alerts are tested.
     """
     say = RichReporter()
     if packages.can_install():
         packages.ensure_packages(NEEDS, say)
+        _install_prometheus(say)
     tools.ensure_tools([*PROGRAMS, "contour", "caddy"], say)
     images.build_upstream_image(say)
+
+
+def _install_prometheus(say: RichReporter) -> None:
+    """The lab does without, and so does whoever cannot have it; the tests that need it are skipped."""
+    try:
+        packages.ensure_packages(prometheus.NEEDS, say)
+    except LabError as error:
+        say.note(f"Alerts and dashboard are not tested here: {error}")
 
 
 @command.command()

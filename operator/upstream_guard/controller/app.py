@@ -401,6 +401,10 @@ class App:
     def _collect(self) -> None:
         self._narrator.count_conditions()
         self.metrics.leading.set(1 if self._leading else 0)
+        if self.elector.age is not None:
+            self.metrics.lease_age.set(self.elector.age)
+        for resource, age in self.state.ages().items():
+            self.metrics.watch_age.labels(resource).set(age)
         self.metrics.probes_delayed.set(self.engine.tracker.scheduler.stats.delayed)
 
 

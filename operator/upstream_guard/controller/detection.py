@@ -28,7 +28,7 @@ from upstream_guard.core.external_assessment import ExternalSituation
 from upstream_guard.core.ground import Ground, ground_of_pods, ground_of_upstreams
 from upstream_guard.core.health import Verdict
 from upstream_guard.core.model import ObjectRef
-from upstream_guard.core.observed import MAX_WINDOWS, ObservedWindow
+from upstream_guard.core.observed import MAX_WINDOWS, Counted, ObservedWindow, failed_after
 from upstream_guard.core.predict.gateway import Behaviour
 from upstream_guard.core.predict.state import ChangeKind
 from upstream_guard.core.tuning import GatewayFacts
@@ -59,11 +59,13 @@ class _Memory:
         windows: As they were told, newest first.
         changes: Under way or over not long ago.
         watched: Gateways that scoring was told of.
+        counted: Up to when failing seconds are counted, Unix seconds; an earlier controller counted the rest.
         tick: Looks again.
     """
 
     service: ObjectRef
     watch: Watch
+    counted: float
     scene: Scene = field(default_factory=Scene)
     keys: Mapping[str, str] = field(default_factory=dict)
     facts: tuple[GatewayFacts, ...] = ()
@@ -182,10 +184,12 @@ class Detection:
         """What an earlier controller knew is in the status; its open windows are still to be closed."""
         self.forget(entry.ref)
         windows = parse_windows(entry.status)[:MAX_WINDOWS]
-        memory = _Memory(service, inherit(windows, self._clock()), windows=windows)
+        now = self._clock()
+        memory = _Memory(service, inherit(windows, now), now, windows=windows)
         self._memories[entry.ref] = memory
         self._by_service[service] = entry.ref
         self._count_open(entry.ref, memory)
+        self._count_from_zero(entry.ref)
         return memory
 
     def _set_scene(self, ref: ObjectRef, memory: _Memory, ground: Ground) -> None:
@@ -259,6 +263,7 @@ class Detection:
         scene = self._fresh(ref, memory) if _stirs(memory.watch) else memory.scene
         step = advance(memory.watch, scene, now, sighting)
         memory.watch = step.watch
+        self._count_failing(ref, memory, step.news)
         for item in step.news:
             self._take_news(ref, memory, item)
         if step.news:
@@ -279,6 +284,24 @@ class Detection:
                 self._count(ref, item.window)
         if entry is not None:
             self._tell(entry, item)
+
+    def _count_from_zero(self, ref: ObjectRef) -> None:
+        """What begins with its first increment looks to Prometheus as if it had never been incremented."""
+        labels, metrics = (ref.namespace, ref.name), self._metrics
+        metrics.failing_seconds.labels(*labels)
+        for counted in Counted:
+            metrics.window_lost.labels(*labels, counted.value)
+
+    def _count_failing(
+        self, ref: ObjectRef, memory: _Memory, news: Iterable[News | Hidden]
+    ) -> None:
+        """While a window goes on, and not only at its end: a budget may be spent by then."""
+        spans = [(known.first, known.last) for known in memory.watch.open.values()]
+        ended = (n.window for n in news if isinstance(n, News) and n.kind is Kind.CLOSED)
+        spans += [(window.opened, window.closed) for window in ended]
+        seconds, memory.counted = failed_after(spans, memory.counted)
+        if seconds > 0:
+            self._metrics.failing_seconds.labels(ref.namespace, ref.name).inc(seconds)
 
     def _count(self, ref: ObjectRef, window: ObservedWindow) -> None:
         labels, metrics, cause = (ref.namespace, ref.name), self._metrics, window.cause.value

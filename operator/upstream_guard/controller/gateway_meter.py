@@ -43,11 +43,20 @@ class GatewayMeter:
             return
         for guard in self._guards(delta.service):
             ref = guard.ref
+            self._count_from_zero(guard, delta)
             for status, number in delta.statuses.items():
                 code = f"{status // 100}xx" if delta.classes_only else str(status)
                 self._metrics.gateway_requests.labels(
                     ref.namespace, ref.name, delta.gateway, code
                 ).inc(number)
+
+    def _count_from_zero(self, guard: Guard, delta: GatewayDelta) -> None:
+        """Failures: what begins with its first increment looks to Prometheus as if there had been none."""
+        codes = {"5xx"} if delta.classes_only else map(str, guard.detection.error_statuses)
+        for code in codes:
+            self._metrics.gateway_requests.labels(
+                guard.ref.namespace, guard.ref.name, delta.gateway, code
+            )
 
     def seen(self, view: UpstreamView) -> None:
         """A gateway's upstream list was read."""

@@ -109,7 +109,8 @@ class Narrator:
         self._told: dict[ObjectRef, _Told] = {}
         self._accepted: dict[ObjectRef, tuple[ConditionStatus, Reason, str]] = {}
         """What was last told of its acceptance: the status that says so takes a moment to arrive."""
-        self._conditions: dict[ObjectRef, tuple[tuple[str, str], ...]] = {}
+        self._conditions: dict[ObjectRef, frozenset[tuple[str, str, str]]] = {}
+        """Type, status and reason, as the gauges have them."""
 
     def decided(self, entry: GuardEntry, situation: Situation) -> None:
         """A guard in force was evaluated."""
@@ -198,6 +199,7 @@ class Narrator:
         ref = entry.ref
         self._told.pop(ref, None)
         self._accepted.pop(ref, None)
+        self._gauge_conditions(ref, frozenset())
         self._conditions.pop(ref, None)
         self._statuses.forget(ref)
         for metric in (
@@ -211,6 +213,7 @@ class Narrator:
             self._metrics.windows,
             self._metrics.window_seconds,
             self._metrics.window_lost,
+            self._metrics.failing_seconds,
             self._metrics.change_window_seconds,
             self._metrics.change_lost,
         ):
@@ -225,16 +228,15 @@ class Narrator:
     def count_conditions(self) -> None:
         """Bring the gauge of guards by condition up to date."""
         self._metrics.guards.clear()
-        counts = Counter(pair for pairs in self._conditions.values() for pair in pairs)
+        counts = Counter(c[:2] for conditions in self._conditions.values() for c in conditions)
         for (kind, status), number in counts.items():
             self._metrics.guards.labels(kind, status).set(number)
 
     def _publish(self, entry: GuardEntry, status: GuardStatus) -> None:
         old = self._statuses.current(entry.ref)
         self._statuses.want(entry.ref, build_status(status, old, self._clock()))
-        self._conditions[entry.ref] = tuple(
-            (c.type.value, c.status.value) for c in status.conditions
-        )
+        told = ((c.type.value, c.status.value, c.reason.value) for c in status.conditions)
+        self._gauge_conditions(entry.ref, frozenset(told))
         before = next((c for c in parse_conditions(old) if c.type is ConditionType.ACCEPTED), None)
         after = status.conditions[0]
         now = (after.status, after.reason, after.message)
@@ -246,6 +248,13 @@ class Narrator:
         accepted = after.reason is Reason.ACCEPTED
         reason = Reason.GUARD_ACCEPTED if accepted else Reason.GUARD_NOT_ACCEPTED
         self._tell(_guard_subject(entry), reason, f"{after.reason.value}: {after.message}")
+
+    def _gauge_conditions(self, ref: ObjectRef, now: frozenset[tuple[str, str, str]]) -> None:
+        before, self._conditions[ref] = self._conditions.get(ref, frozenset()), now
+        for gone in before - now:
+            self._forget_gauge(self._metrics.conditions, ref, *gone)
+        for known in now - before:
+            self._metrics.conditions.labels(ref.namespace, ref.name, *known).set(1)
 
     def _gauges(self, ref: ObjectRef, status: GuardStatus, situation: Situation) -> None:
         self._endpoint_gauges(ref, status)

@@ -240,7 +240,11 @@ class Predictions:
             return
         if memory.alarm is not None:
             memory.alarm.cancel()
-        for metric in (self._metrics.predictions_open, self._metrics.risks):
+        for metric in (
+            self._metrics.predictions_open,
+            self._metrics.predicted_lost,
+            self._metrics.risks,
+        ):
             metric.remove_by_labels({"namespace": ref.namespace, "guard": ref.name})
 
     async def run(self) -> None:
@@ -347,6 +351,7 @@ class Predictions:
         predictions = tuple(window for known in latest for window in known.windows)
         labels = (ref.namespace, ref.name)
         self._metrics.predictions_open.labels(*labels).set(len(predictions))
+        self._metrics.predicted_lost.labels(*labels).set(sum(p.lost for p in predictions))
         for severity in (Severity.ERROR, Severity.WARNING):
             count = sum(risk.severity is severity for risk in memory.risks)
             self._metrics.risks.labels(*labels, severity.value).set(count)

@@ -1,6 +1,6 @@
 """Windows as they were observed: what status keeps, events tell, and predictions are scored by."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -89,6 +89,24 @@ class ObservedWindow:
     def change_kind(self) -> str:
         """`rollout` of `rollout of deployment/shop`; empty where there was none."""
         return self.change.partition(" of ")[0]
+
+
+def failed_after(spans: Iterable[tuple[float, float]], counted: float) -> tuple[float, float]:
+    """How much longer requests have failed than was counted; what overlaps counts once.
+
+    Args:
+        spans: First and last failed request of each window, Unix seconds.
+        counted: Up to when it was counted before, Unix seconds; what was earlier is passed over.
+
+    Returns:
+        The seconds to add, and up to when they are counted now.
+    """
+    seconds = 0.0
+    for first, last in sorted(spans):
+        if last > counted:
+            seconds += last - max(first, counted)
+            counted = last
+    return seconds, counted
 
 
 def describe_open(window: ObservedWindow) -> str:

@@ -58,6 +58,11 @@ class Elector:
         return is_fresh(self._seen, self.times, self._clock())
 
     @property
+    def age(self) -> float | None:
+        """Seconds since the Lease was last seen to be renewed; None where it was never looked at."""
+        return None if self._seen is None else self._clock() - self._seen.since
+
+    @property
     def abandoned(self) -> bool:
         """The Lease was not renewed for the time after which a standby must open the gates."""
         now = self._clock()

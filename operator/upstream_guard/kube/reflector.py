@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
 
@@ -42,9 +43,12 @@ class Reflector(Generic[T]):
         params: Mapping[str, str] | None = None,
         optional: bool = False,
         metadata_only: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
         self._path = path
+        self._clock = clock
+        self._heard = clock()
         self._parse = parse
         self._on_change = on_change
         self._params = dict(params or {})
@@ -56,6 +60,16 @@ class Reflector(Generic[T]):
         """The last answer was that we may not read it."""
         self.synced = asyncio.Event()
         """Set once the first list is in (or the optional resource is known to be absent)."""
+
+    @property
+    def resource(self) -> str:
+        """Its plural name."""
+        return self._path.rpartition("/")[2]
+
+    @property
+    def age(self) -> float:
+        """Seconds since the API server last said something of it, be it that it is not there."""
+        return self._clock() - self._heard
 
     async def run(self) -> None:
         """Follow the resource until cancelled; errors are retried with back-off and jitter."""
@@ -83,6 +97,7 @@ class Reflector(Generic[T]):
         if error.status == FORBIDDEN and not self.denied:
             logger.warning("%s is left out, since it may not be read: %s", self._path, error)
         self.denied = error.status == FORBIDDEN
+        self._heard = self._clock()
         self._replace_all({})
 
     async def _list(self) -> str:
@@ -90,6 +105,7 @@ class Reflector(Generic[T]):
             self._path, self._params, accept=METADATA_LIST if self._metadata_only else None
         )
         self.denied = False
+        self._heard = self._clock()
         self._replace_all({str(o["metadata"]["uid"]): self._parse(o) for o in objects})
         return version
 
@@ -103,6 +119,7 @@ class Reflector(Generic[T]):
                     self._path, version, self._params, accept=accept
                 ):
                     attempt = 0
+                    self._heard = self._clock()
                     version = str(obj["metadata"]["resourceVersion"])
                     if kind != "BOOKMARK":
                         self._apply(kind, obj)

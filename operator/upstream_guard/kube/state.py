@@ -181,6 +181,13 @@ class ClusterState:
         """What is not seen is not there: nothing is out of our sight, and nothing was forbidden."""
         return self._whole and self.synced and not any(r.denied for r in self._reflectors)
 
+    def ages(self) -> dict[str, float]:
+        """Seconds since the API server last said something, by resource."""
+        ages: dict[str, float] = {}
+        for reflector in self._reflectors:
+            ages[reflector.resource] = max(reflector.age, ages.get(reflector.resource, 0.0))
+        return ages
+
     @property
     def sees_nodes(self) -> bool:
         """Nodes, and pods and Services of every namespace, are in our sight."""
