@@ -6,6 +6,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,14 @@ def test_a_gateway_that_is_not_up_says_so(tmp_path: Path) -> None:
             addon.unexpose(cluster, SHOP)
         addon.down(cluster, QuietReporter())
     assert not process.marked() or all(p.state_dir != tmp_path for p in process.marked())
+
+
+def test_stopping_a_gateway_of_a_lab_that_is_gone_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Else the next lab would find a folder that is not empty, and not a lab's."""
+    cluster = replace(make_cluster(tmp_path, service()), state_dir=tmp_path / "gone")
+    for addon in GATEWAYS.values():
+        addon.down(cluster, QuietReporter())
+    assert not cluster.state_dir.exists()
 
 
 @pytest.fixture

@@ -52,6 +52,19 @@ def test_children_carry_the_mark_too(state: Path) -> None:
     assert names(state) == []
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="PID namespaces are made by root")
+def test_a_lab_in_a_container_is_not_this_one(state: Path) -> None:
+    """Of what runs in a PID namespace below, only the init is found: with it, the rest ends."""
+    inner = "sleep 60 & echo up; wait"
+    process.start(state, "node", ["unshare", "--pid", "--fork", "--kill-child", "sh", "-c", inner])
+    until("up", lambda: process.log_tail(state, "node"))
+    found = [p.pid for p in process.marked() if p.state_dir == state]
+    commands = [Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip() for pid in found]
+    assert sorted(commands) == ["sh", "unshare"]
+    assert process.stop(state, "node")
+    assert names(state) == []
+
+
 def test_output_goes_to_the_log(state: Path) -> None:
     process.start(state, "speaker", ["sh", "-c", "echo out; echo err >&2"])
     until("out\nerr", lambda: process.log_tail(state, "speaker"))

@@ -105,14 +105,17 @@ def kill_pids(pids: Sequence[int], timeout: float = 20.0) -> list[int]:
 
 
 def marked() -> list[MarkedProcess]:
-    """All running processes that carry the mark, this one and its parents excepted."""
+    """All running processes that carry the mark, this one and its parents excepted.
+
+    Those of a lab in a container on this machine are its own affair.
+    """
     mine = _ancestors()
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) in mine:
             continue
         mark = _read_mark(entry)
-        if mark and alive(int(entry.name)):
+        if mark and alive(int(entry.name)) and not _in_container(entry):
             folder, _, name = mark.rpartition("!")
             found.append(MarkedProcess(int(entry.name), Path(folder), name))
     return found
@@ -137,6 +140,19 @@ def _read_mark(entry: Path) -> str:
         if item.startswith(prefix):
             return item[len(prefix) :].decode(errors="replace")
     return ""
+
+
+def _in_container(entry: Path) -> bool:
+    """Whether a process is below this PID namespace, and not the init of a node right below it.
+
+    A node's other processes end with that init (pid_namespaces(7)).
+    """
+    try:
+        lines = (entry / "status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return False
+    _, *below = next((line.split()[1:] for line in lines if line.startswith("NSpid:")), [""])
+    return bool(below) and below != ["1"]
 
 
 def _ancestors() -> set[int]:

@@ -37,11 +37,15 @@ def folder(cluster: Cluster, name: str) -> Path:
 
 @contextlib.contextmanager
 def locked(cluster: Cluster, name: str) -> Iterator[None]:
-    """Keep other programs from changing the gateway meanwhile: a demo and a test may share a lab."""
+    """Keep other programs from changing the gateway meanwhile: a demo and a test may share a lab.
+
+    Where the lab is gone there is nothing to keep them from, and its folder must not come back.
+    """
     path = cluster.state_dir / "gateways" / f"{name}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(FileNotFoundError):
+            path.parent.mkdir(exist_ok=True)
+            fcntl.flock(stack.enter_context(path.open("w")), fcntl.LOCK_EX)
         yield
 
 
