@@ -28,7 +28,8 @@ from upstream_guard.gateways import PROFILES, cluster_ip
 from upstream_guard.gateways.answers import answer_cells, answers_table
 from upstream_guard.gateways.behaviour import MIN_SYNC_PERIOD, model_of
 from upstream_guard.gateways.profile import Profile
-from upstream_guard.lab.conformance.report import markdown, read
+from upstream_guard.lab.conformance import report as conformance
+from upstream_guard.lab.faults import report as faults
 from upstream_guard.metrics import Metrics
 from upstream_guard.resources.status import format_seconds
 
@@ -343,7 +344,13 @@ def risks_page() -> str:
 
 def conformance_page() -> str:
     """What gateways were measured to answer, from docs/conformance.json."""
-    return markdown(read(ROOT / "docs/conformance.json"))
+    return conformance.markdown(conformance.read(ROOT / "docs/conformance.json"))
+
+
+def faults_page() -> str | None:
+    """What was told of faults on a real cluster, from docs/faults.json; None where there is none."""
+    path = ROOT / "docs/faults.json"
+    return faults.markdown(faults.read(path)) if path.is_file() else None
 
 
 def prometheus_rule() -> str:
@@ -372,6 +379,7 @@ PAGES: Mapping[str, Callable[[], str | None]] = {
     "metrics.md": metrics_page,
     "risks.md": risks_page,
     "conformance.md": conformance_page,
+    "../faults.md": faults_page,
 }
 MANIFESTS: Mapping[str, Callable[[], str]] = {
     "deploy/monitoring/prometheusrule.yaml": prometheus_rule,
@@ -405,7 +413,7 @@ def stale() -> list[str]:
 
 
 def _path(name: str) -> Path:
-    return ROOT / name if name in MANIFESTS else TARGET / name
+    return (ROOT / name if name in MANIFESTS else TARGET / name).resolve()
 
 
 def main() -> int:

@@ -17,7 +17,7 @@ from upstream_guard.core.tuning import GatewayKind
 from upstream_guard.kube.client import ApiError
 from upstream_guard.lab.demo.tally import Record
 from upstream_guard.lab.faults import inject, pulse, report, runner
-from upstream_guard.lab.faults.model import Scene, Told, Trial, make_trial
+from upstream_guard.lab.faults.model import Scene, Told, Trial, felt, make_trial
 from upstream_guard.lab.faults.pulse import Operator, Pulse, pulse_of, unready
 from upstream_guard.lab.faults.report import Loss, TrialFile
 from upstream_guard.lab.faults.runner import (
@@ -46,7 +46,7 @@ TOLD = Told(
     detected=1000.6, seen=1000.8, event=1000.7, closed=1006.0, lost=20, counted="estimated",
     eyes=("route",), predicted=False, evidence="3 of 3 endpoints refuse",
 )  # fmt: skip
-BASE = Trial("nginx", "refused", 1, BEGAN, ("refused",))
+BASE = Trial("nginx", "refused", 1, BEGAN, ("refused",), rate=40.0)
 TRIAL = replace(
     BASE, requests=300, failed=20, first_failed=1000.2, statuses={"502": 20}, windows=(TOLD,)
 )
@@ -394,6 +394,18 @@ class TestTrials:
         assert BASE.cause == "none"
 
 
+@pytest.mark.parametrize(
+    ("sent", "done", "expected"),
+    [(1000.1, 1000.2, True), (996.0, 997.5, True), (1008.0, 1008.1, True), (990.0, 996.0, False),
+     (1010.0, 1010.1, False), (990.0, 1030.0, True)],
+)  # fmt: skip
+def test_a_window_near_which_no_request_failed_was_felt_by_nobody(
+    sent: float, done: float, expected: bool
+) -> None:
+    assert felt(TOLD, [Record(sent, done, 0.0, "502")]) is expected
+    assert not felt(TOLD, [])
+
+
 class TestScore:
     def test_counts_what_says_something(self) -> None:
         wrong = replace(TRIAL, windows=(replace(RESET, lost=90, counted="exact"),))
@@ -419,14 +431,14 @@ class TestScore:
 
     def test_the_page_names_what_was_wrong_and_why(self) -> None:
         wrong = replace(TRIAL, gateway="contour", windows=(replace(RESET, evidence="3 resets"),))
-        page = report.markdown([TRIAL, wrong, replace(TRIAL, repeat=2, problem="no pods")], rate=40)
+        page = report.markdown([TRIAL, wrong, replace(TRIAL, repeat=2, problem="no pods")])
         assert "| refused | every pod refuses | refused | 1 of 2 | refused 1, reset 1 |" in page
         assert "| refused | contour | 502 × 20 | reset 90 % | 3 resets |" in page
         assert "| refused | nginx | no pods |" in page
         assert "✗ reset" in page
         assert "| route | 2 | 0.50 s | 0.50 s | 0.50 s |" in page
         assert "| estimated | 2 | 40 | 40 | 2 of 2 (100 %) | 2 of 2 (100 %) |" in page
-        assert "Nothing." in report.markdown([TRIAL], rate=40)
+        assert "Nothing." in report.markdown([TRIAL])
 
 
 class TestFile:

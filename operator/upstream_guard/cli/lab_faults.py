@@ -118,7 +118,7 @@ def command(
     \b
     Examples:
       upstream-guard lab faults --gateway contour --fault refused --repeats 1
-      upstream-guard lab faults --json faults.json --page docs/faults.md
+      upstream-guard lab faults --json docs/faults.json --repeats 5
     """  # noqa: D301 - click reads \b
     options = Options(
         gateways=tuple(dict.fromkeys(gateways)),
@@ -166,7 +166,7 @@ def run(options: Options, console: Console) -> list[Trial]:
             asyncio.run(_conduct(bench, options, file, console))
     finally:
         if options.page is not None and file.trials:
-            text = report.markdown(file.trials, rate=options.rate)
+            text = report.markdown(file.trials)
             options.page.write_text(text, encoding="utf-8")
     return file.trials
 

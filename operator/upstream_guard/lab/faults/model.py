@@ -1,7 +1,7 @@
 """Faults, trials, and what came of them, as values."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 
@@ -12,6 +12,9 @@ from upstream_guard.lab.model import Cluster
 
 EARLY = 1.0
 """Seconds by which a window may begin before we noted that the fault was on: clocks and rounding."""
+NEAR = 3.0
+"""Seconds between a window and a failed request that still go together: of failures that a gateway counted
+only the two looks around them are known, up to 5 s apart."""
 NO_CAUSE = "none"
 """Stands for a cause where no window opened."""
 
@@ -113,6 +116,7 @@ class Trial:
         repeat: From 1.
         began: Unix seconds at which it was switched on.
         expected: Causes that are right; none where no window is to open.
+        rate: Requests a second of the load.
         requests: Of users, while it was on and after.
         failed: Those that failed: what a window's lost requests are to be.
         first_failed: Unix seconds at which the first of them had failed; 0 where none did.
@@ -127,6 +131,7 @@ class Trial:
     repeat: int
     began: float
     expected: tuple[str, ...] = ()
+    rate: float = 0.0
     requests: int = 0
     failed: int = 0
     first_failed: float = 0.0
@@ -198,3 +203,10 @@ def make_trial(base: Trial, records: Sequence[Record], windows: Sequence[Told]) 
         late=percentile([r.late for r in after], 0.99),
         windows=tuple(sorted(ours, key=lambda window: window.opened)),
     )
+
+
+def felt(window: Told, failed: Iterable[Record]) -> bool:
+    """Whether some request failed about the time of a window; a window that nobody felt is a false alarm."""
+    first = min(window.opened, window.event or window.opened) - NEAR
+    last = (window.closed or window.opened) + NEAR
+    return any(first <= record.done and record.sent <= last for record in failed)

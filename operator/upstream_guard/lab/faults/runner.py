@@ -19,7 +19,6 @@ from upstream_guard.lab.demo.variants import Variant
 from upstream_guard.lab.faults.model import EARLY, Fault, Scene, Told, Trial, make_trial
 from upstream_guard.lab.faults.pulse import Operator, unready
 from upstream_guard.lab.faults.windows import opening, windows
-from upstream_guard.lab.gateways import VIA_CLUSTER_IP
 from upstream_guard.lab.gateways.model import RunningGateway
 from upstream_guard.lab.gateways.profile import gateway_profile
 from upstream_guard.lab.model import Cluster, LabError
@@ -161,26 +160,28 @@ async def conduct(cluster: Cluster, client: KubeClient, plan: Plan) -> None:
         for gateway in plan.gateways:
             plan.doing(gateway, "bringing the service up")
             stage = Stage(cluster, client, namespace, f"shop-{gateway}")
-            places[gateway] = await _place(stack, stage, gateway, plan, operator)
+            places[gateway] = await prepare(stack, stage, gateway, plan, operator)
         for todo in rounds(plan):
             await asyncio.gather(
                 *(_try(places[gateway], fault, repeat, plan) for gateway, fault, repeat in todo)
             )
 
 
-async def _place(
+async def prepare(
     stack: AsyncExitStack, stage: Stage, gateway: str, plan: Plan, operator: Operator
 ) -> Place:
+    """Bring a guarded service up behind a gateway; what is to be taken down again goes onto the stack.
+
+    Raises:
+        LabError: it did not come up in time.
+    """
     client, namespace, name = stage.client, stage.namespace, stage.name
     await stage.apply(variants.service(namespace=namespace, name=name))
     await stack.enter_async_context(stage)
     exposure = await asyncio.to_thread(plan.expose, gateway, namespace, name)
-    documents = [guard(namespace, name, exposure.host, plan.rate)]
-    if gateway in VIA_CLUSTER_IP:
-        profile = gateway_profile(plan.gateways[gateway], [f"{namespace}/{name}"])
-        documents.append(profile)
-        stack.push_async_callback(stage.delete, profile)
-    await stage.apply(*documents)
+    profile = gateway_profile(plan.gateways[gateway], [f"{namespace}/{name}"])
+    stack.push_async_callback(stage.delete, profile)
+    await stage.apply(guard(namespace, name, exposure.host, plan.rate), profile)
     await _until_protected(client, stage)
     await stage.apply(
         variants.deployment(
@@ -215,7 +216,8 @@ class NotMeasuredError(LabError):
 async def _try(place: Place, fault: Fault, repeat: int, plan: Plan) -> None:
     """Do a trial; one in which the operator was not there is done once more."""
     expected = tuple(sorted(cause.value for cause in fault.expected))
-    base = Trial(place.scene.gateway, fault.name, repeat, time.time(), expected)
+    rate = KEEP_ALIVE_RATE if fault.keep_alive else plan.rate
+    base = Trial(place.scene.gateway, fault.name, repeat, time.time(), expected, rate)
     trial = await _attempt(place, fault, base, plan)
     if trial is None:
         plan.doing(base.gateway, f"{fault.name} {repeat}: once more, the operator was not there")
@@ -246,8 +248,7 @@ async def _trial(place: Place, fault: Fault, base: Trial, plan: Plan) -> Trial:
     await until_calm(place.exposure)
     pulse = await place.operator.until_attentive(lambda: watch.unready(REPLICAS), ATTENTIVE_SECONDS)
     addresses = _addresses(stage)
-    rate = KEEP_ALIVE_RATE if fault.keep_alive else plan.rate
-    async with load_on(place.exposure, rate, keep_alive=fault.keep_alive) as load:
+    async with load_on(place.exposure, base.rate, keep_alive=fault.keep_alive) as load:
         await asyncio.sleep(BEFORE_SECONDS)
         began = time.time()
         plan.doing(base.gateway, f"{say}: on")

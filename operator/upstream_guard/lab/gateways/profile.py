@@ -35,6 +35,8 @@ def gateway_profile(
     }
     if gateway.metrics_url:
         spec["metrics"] = {"url": gateway.metrics_url}
+    if gateway.admin_url:
+        spec["admin"] = {"url": gateway.admin_url}
     if canary and gateway.name in VIA_CLUSTER_IP:
         spec["canary"] = {"host": canary_target(gateway.name).host}
     return {
