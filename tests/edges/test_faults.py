@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from upstream_guard.cli import lab_faults
+from upstream_guard import cli
 from upstream_guard.core.causes import Cause
 from upstream_guard.core.tuning import GatewayKind
 from upstream_guard.kube.client import ApiError
@@ -574,12 +574,12 @@ class TestCommand:
          ["--provider", "existing"]],
     )  # fmt: skip
     def test_bad_input_is_exit_code_2(self, words: list[str]) -> None:
-        assert CliRunner().invoke(lab_faults.command, words).exit_code == 2
+        assert CliRunner().invoke(cli.main, ["lab", "faults", *words]).exit_code == 2
 
     def test_a_file_of_something_else_is_told_in_words(self, tmp_path: Path) -> None:
         path = tmp_path / "faults.json"
         path.write_text("{}")
-        done = CliRunner().invoke(lab_faults.command, ["--json", str(path)])
+        done = CliRunner().invoke(cli.main, ["lab", "faults", "--json", str(path)])
         assert done.exit_code == 1
         assert "holds no trials" in done.output
 
