@@ -371,6 +371,19 @@ def prometheus_rule() -> str:
     return f"{source}{yaml.safe_dump(head, sort_keys=False)}spec:\n{spec}"
 
 
+def grafana_dashboard() -> str:
+    """The dashboard, from docs/dashboard.py, which is found where this file is run from elsewhere too."""
+    name = "upstream_guard_dashboard"
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs/dashboard.py")
+    if spec is None or spec.loader is None:
+        raise ImportError("docs/dashboard.py cannot be loaded")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    text: str = module.render()
+    return text
+
+
 PAGES: Mapping[str, Callable[[], str | None]] = {
     "crd.md": crd_page,
     "events.md": events_page,
@@ -383,6 +396,7 @@ PAGES: Mapping[str, Callable[[], str | None]] = {
 }
 MANIFESTS: Mapping[str, Callable[[], str]] = {
     "deploy/monitoring/prometheusrule.yaml": prometheus_rule,
+    "deploy/monitoring/grafana-dashboard.json": grafana_dashboard,
 }
 
 

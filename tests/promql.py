@@ -1,6 +1,5 @@
-"""What an expression of PromQL asks for: metrics and labels. Variables of Grafana are replaced first."""
+"""What an expression of PromQL asks for: metrics and labels."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -12,12 +11,6 @@ from upstream_guard.metrics import Metrics
 
 TARGET = frozenset({"namespace", "pod", "instance", "job"})
 """Labels that come with the scrape."""
-GRAFANA = {
-    "$__rate_interval": "1m",
-    "$__range": "1h",
-    "$namespace": ".+",
-    "$guard": ".+",
-}
 SUFFIXES = {
     "counter": ("_total",),
     "gauge": ("",),
@@ -31,14 +24,6 @@ class Use:
 
     name: str
     labels: frozenset[str]
-
-
-def plain(expression: str) -> str:
-    """The expression with Grafana's variables replaced by values that match everything."""
-    for name, value in sorted(GRAFANA.items(), key=lambda item: -len(item[0])):
-        expression = re.sub(rf"{re.escape(name)}\b", lambda _, value=value: value, expression)
-    assert "$" not in expression, expression
-    return expression
 
 
 def uses(expression: str) -> list[Use]:
@@ -74,7 +59,7 @@ def exported() -> dict[str, frozenset[str]]:
 def mistakes(expression: str, recorded: dict[str, frozenset[str]]) -> Iterator[str]:
     """What an expression uses that neither the operator exports nor a rule records."""
     known = {**exported(), **recorded}
-    found = uses(plain(expression))
+    found = uses(expression)
     available = set(TARGET)
     for use in found:
         if use.name:

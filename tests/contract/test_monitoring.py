@@ -1,5 +1,6 @@
 """What `kubectl apply -k deploy/monitoring` would apply."""
 
+import json
 import os
 import re
 import subprocess
@@ -29,10 +30,13 @@ def kustomize():
 
 def test_it_renders(kustomize):
     found = kustomize(FOLDER)
-    assert set(found) == {"PrometheusRule", "ServiceMonitor"}
+    assert set(found) == {"PrometheusRule", "ServiceMonitor", "ConfigMap"}
     for item in found.values():
         assert item["metadata"]["namespace"] == "upstream-guard-system"
         assert item["metadata"]["labels"]["app.kubernetes.io/part-of"] == "upstream-guard"
+    ((file, dashboard),) = found["ConfigMap"]["data"].items()
+    assert file.endswith(".json")
+    assert json.loads(dashboard) == json.loads((FOLDER / "grafana-dashboard.json").read_text())
     groups = yaml.safe_load((FOLDER / "rules.yaml").read_text())["groups"]
     assert found["PrometheusRule"]["spec"]["groups"] == groups
 

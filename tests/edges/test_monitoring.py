@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.promql import GRAFANA, exported, mistakes, plain, uses
+from tests.promql import exported, mistakes, uses
 
 from upstream_guard.core.reasons import Reason
 from upstream_guard.lab.packages import find_program
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy/monitoring"
-CASES = ROOT / "tests/data/monitoring/alerts.yaml"
+CASES = sorted((ROOT / "tests/data/monitoring").glob("*.yaml"))
 PAGE = (ROOT / "docs/alerts.md").read_text()
 
 GROUPS = yaml.safe_load((FOLDER / "rules.yaml").read_text())["groups"]
@@ -32,7 +32,7 @@ def promtool(*args):
     if program is None:
         pytest.skip("promtool is not installed; `upstream-guard lab build` installs it")
     command = [str(program), *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
 def name_of(rule):
@@ -58,8 +58,6 @@ def test_a_mistake_would_be_seen():
     with pytest.raises(ValueError, match="expected type matrix"):
         uses("rate(upstream_guard_windows_total)")
     assert exported()["upstream_guard_loop_lag_seconds_bucket"] == {"le"}
-    assert plain('x{guard=~"$guard"}[$__rate_interval]') == 'x{guard=~".+"}[1m]'
-    assert set(GRAFANA) >= {"$guard", "$namespace"}
 
 
 def test_reasons_in_expressions_exist():
@@ -91,7 +89,8 @@ def test_the_page_explains_no_alert_that_is_not_there():
 
 def test_every_alert_is_tried_both_ways():
     tried = {True: set(), False: set()}
-    for case in yaml.safe_load(CASES.read_text())["tests"]:
+    cases = (case for file in CASES for case in yaml.safe_load(file.read_text())["tests"])
+    for case in cases:
         for one in case.get("alert_rule_test", ()):
             for alert in one["exp_alerts"]:
                 window = alert["exp_labels"].get("window", "")
@@ -108,8 +107,9 @@ def test_the_rules_are_rules_of_prometheus():
     assert f"{len(RULES)} rules found" in done.stdout
 
 
-def test_each_alert_fires_when_it_should_and_only_then():
-    done = promtool("test", "rules", CASES)
+@pytest.mark.parametrize("cases", CASES, ids=lambda file: file.stem)
+def test_each_alert_fires_when_it_should_and_only_then(cases):
+    done = promtool("test", "rules", cases)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

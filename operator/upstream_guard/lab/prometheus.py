@@ -22,8 +22,51 @@ PORT: Final = 9490
 START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 20.0
 QUERY_SECONDS: Final = 30.0
+VARIABLES: Final = {
+    "$__rate_interval": "1m",
+    "$__range": "1h",
+    "$namespace": ".+",
+    "$guard": ".+",
+}
+"""What Grafana would fill in for all guards; the intervals suit a server that is young and scrapes often."""
 
 Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One expression of a dashboard.
+
+    Attributes:
+        panel: Title of its panel.
+        expression: With every variable filled in.
+        legend: Template of its series' names.
+        may_be_empty: Why the panel may have no data; empty where it must have some.
+    """
+
+    panel: str
+    expression: str
+    legend: str
+    may_be_empty: str
+
+
+def questions(dashboard: Json) -> Iterator[Question]:
+    """What a Grafana dashboard asks of Prometheus, panel by panel."""
+    for panel in dashboard["panels"]:
+        for target in panel.get("targets", ()):
+            yield Question(
+                panel["title"],
+                filled(target["expr"]),
+                target.get("legendFormat", ""),
+                panel["fieldConfig"]["defaults"].get("noValue", ""),
+            )
+
+
+def filled(expression: str) -> str:
+    """The expression with `VARIABLES` for Grafana's."""
+    for name in sorted(VARIABLES, key=len, reverse=True):
+        expression = expression.replace(name, VARIABLES[name])
+    return expression
 
 
 class QueryError(Exception):
