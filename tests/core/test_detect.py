@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from upstream_guard.core.causes import Cause
 from upstream_guard.core.detect import (
+    CLOSER_TIMES,
     Hidden,
     Kind,
     News,
@@ -16,10 +17,12 @@ from upstream_guard.core.detect import (
     Underway,
     Watch,
     advance,
+    closer_looks,
     hurried,
     inherit,
 )
 from upstream_guard.core.evidence import (
+    CloserLook,
     Eye,
     Failure,
     GatewayDelta,
@@ -332,6 +335,82 @@ class TestMetricsEye:
         assert play.news == []
         assert len(play.hidden) == 1
         assert "tried 4 requests again" in play.hidden[0].note
+
+
+class TestCloserLook:
+    """The app fails its users and not its health check: only the gateway's count sees it."""
+
+    def lying(self) -> Play:
+        play = Play()
+        play.count(5, s200=200)
+        play.keep_asking(1)
+        play.count(1, s503=40, failures={Failure.RESPONSE: 40})
+        return play
+
+    def answer(self, play: Play, cause: Cause | None, status: int = 0) -> None:
+        wanted = closer_looks(play.watch, play.scene, play.now)
+        play.now += 0.01
+        for address in wanted:
+            play.step(CloserLook(play.now, address, "/", status, cause, "seen"))
+
+    def test_is_wanted_once_requests_fail_and_every_probe_is_good(self) -> None:
+        play = Play()
+        play.keep_asking(1)
+        assert closer_looks(play.watch, play.scene, play.now) == ()
+        play.count(1, s503=40)
+        assert len(closer_looks(play.watch, play.scene, play.now)) == 3
+
+    def test_tells_what_the_app_does_to_its_users(self) -> None:
+        play = self.lying()
+        self.answer(play, Cause.RESET)
+        play.wait(1)
+        assert play.kinds == ["opened"]
+        assert play.last.cause is Cause.RESET
+        assert "asked for / as users do: 1 of 1 endpoints fail, reset" in play.last.evidence
+        for _ in range(4):
+            play.count(5, s200=200)
+        assert play.kinds == ["opened", "closed"]
+        assert "3 of 3 endpoints fail, reset" in play.last.evidence
+        assert len(play.last.endpoints) == 3
+
+    def test_an_app_that_says_itself_that_it_is_not_well(self) -> None:
+        play = self.lying()
+        self.answer(play, None, 503)
+        play.wait(1)
+        assert play.last.cause is Cause.APP_ERROR
+
+    def test_good_answers_leave_what_stands_between(self) -> None:
+        blamed = {}
+        for good in (False, True):
+            play = self.lying()
+            if good:
+                self.answer(play, None, 200)
+            play.wait(1)
+            blamed[good] = dict([(play.last.cause, play.last.confidence), *play.last.others])
+        assert blamed[True][Cause.KEEPALIVE_RACE] > blamed[False][Cause.KEEPALIVE_RACE]
+
+    def test_is_not_made_too_often(self) -> None:
+        play, looks = self.lying(), 0
+        for _ in range(60):
+            looks += len(closer_looks(play.watch, play.scene, play.now))
+            self.answer(play, Cause.RESET)
+            play.now += 0.25
+            play.count(0.001, s503=10)
+        assert looks == CLOSER_TIMES
+
+    def test_is_not_made_where_probes_see_it(self) -> None:
+        play = self.lying()
+        play.set(endpoints=(endpoint(1, failing(play.now)), endpoint(2), endpoint(3)))
+        assert closer_looks(play.watch, play.scene, play.now) == ()
+
+    def test_is_forgotten_once_all_is_well(self) -> None:
+        play = self.lying()
+        self.answer(play, Cause.RESET)
+        for _ in range(4):
+            play.count(5, s200=200)
+        assert play.kinds == ["opened", "closed"]
+        play.step()
+        assert (play.watch.closer, play.watch.looked) == ({}, 0)
 
 
 class TestRate:

@@ -271,8 +271,25 @@ def test_a_plain_gateway_is_asked_as_its_profile_says() -> None:
     assert ask == Ask(RouteKey("edge", "", HOST, "/shop"), ("gw.example",), 8180)
     ask = only(plan_routes(guard(host=HOST, path="/up"), SERVICE, landscape, "/healthz"))
     assert ask.key.path == "/up"
+    assert ask.users_path == ""
     bare = Landscape(profiles=(replace(profile, address="http://gw.example:8180"),))
-    assert only(plan_routes(guard(), SERVICE, bare, "/healthz")).key.path == "/healthz"
+    ask = only(plan_routes(guard(), SERVICE, bare, "/healthz"))
+    assert (ask.key.path, ask.users_path) == ("/healthz", "/")
+
+
+@pytest.mark.parametrize(
+    ("ways", "probe_path", "said", "users"),
+    [
+        ((way("/"),), "/healthz", "", "/"),
+        ((way("/"),), "/", "", ""),
+        ((way("/"),), "/healthz", "/up", ""),
+        ((way("/"), way("/shop")), "/healthz", "", "/"),
+        ((way("/logout"), way("/shop"), way("/healthz")), "/healthz", "", "/shop"),
+        ((way("/", methods=frozenset({"POST"})), way("/healthz")), "/healthz", "", ""),
+    ],
+)
+def test_the_path_of_users_is_known_where_another_is_asked(ways, probe_path, said, users) -> None:
+    assert only(plan(ingress(*ways), guard(path=said), probe_path)).users_path == users
 
 
 def test_a_plain_gateway_without_an_address() -> None:

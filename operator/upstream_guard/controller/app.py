@@ -15,6 +15,7 @@ from kubernetes.aio.client import Configuration
 
 from upstream_guard.controller.canary import CanaryOptions, CanaryRunner
 from upstream_guard.controller.canary_ways import reachable_address
+from upstream_guard.controller.closer import CloserLooks
 from upstream_guard.controller.detection import Detection
 from upstream_guard.controller.drains import DrainAdvisor
 from upstream_guard.controller.engine import Engine
@@ -102,6 +103,14 @@ class App:
         self.routes = RouteProbes(
             self.metrics, self.detection.hurried, self.detection.route, self.engine.mark
         )
+        self.closer = CloserLooks(
+            self.routes.asks,
+            self.engine.tracker.path,
+            self.engine.tracker.tls,
+            self.detection.closer,
+            time.time,
+        )
+        self.detection.look_closer = self.closer.want
         self.state = ClusterState(client, self.engine, options.namespace)
         self.measurements = Measurements()
         self.drains = DrainAdvisor(
@@ -231,6 +240,7 @@ class App:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self.closer.close()
             await self._http.stop()
             await self._gateway_client.close()
 

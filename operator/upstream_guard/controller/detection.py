@@ -20,10 +20,11 @@ from upstream_guard.core.detect import (
     Underway,
     Watch,
     advance,
+    closer_looks,
     hurried,
     inherit,
 )
-from upstream_guard.core.evidence import GatewayDelta, RouteSample, UpstreamView
+from upstream_guard.core.evidence import CloserLook, GatewayDelta, RouteSample, UpstreamView
 from upstream_guard.core.external_assessment import ExternalSituation
 from upstream_guard.core.ground import Ground, ground_of_pods, ground_of_upstreams
 from upstream_guard.core.health import Verdict
@@ -117,6 +118,10 @@ class Detection:
         self._by_service: dict[ObjectRef, ObjectRef] = {}
         self.hurry: Callable[[ObjectRef], None] = lambda _service: None
         """Told, again and again, of Services whose gateways should be read more often."""
+        self.look_closer: Callable[[ObjectRef, tuple[str, ...]], None] = lambda _guard, _addresses: (
+            None
+        )
+        """Told, again and again, of endpoints that should be asked as users ask; answers come by `closer`."""
 
     # What the eyes call.
 
@@ -145,6 +150,10 @@ class Detection:
     def view(self, view: UpstreamView) -> None:
         """Take in a gateway's upstream list."""
         self._see(self._by_service.get(view.service), view)
+
+    def closer(self, guard: ObjectRef, look: CloserLook) -> None:
+        """Take in a request to an endpoint itself, made as users make theirs."""
+        self._see(guard, look)
 
     def hurried(self, service: ObjectRef) -> bool:
         """Whether something is odd or under way at a Service, so that it should be looked at more often."""
@@ -273,6 +282,8 @@ class Detection:
         self._set_tick(ref, memory, now)
         if hurried(memory.watch, scene, now):
             self.hurry(memory.service)
+        if addresses := closer_looks(memory.watch, scene, now):
+            self.look_closer(ref, addresses)
 
     def _take_news(self, ref: ObjectRef, memory: _Memory, item: News | Hidden) -> None:
         entry = self._book.get(ref)

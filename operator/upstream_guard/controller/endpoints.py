@@ -123,6 +123,11 @@ class EndpointTracker:
         tracks = (self._tracks[key].spec for key in self._by_guard.get(guard, ()))
         return min((spec.path for spec in tracks if spec.protocol in _HTTP), default="")
 
+    def tls(self, guard: ObjectRef) -> bool:
+        """Whether endpoints are probed over TLS."""
+        tracks = (self._tracks[key].spec for key in self._by_guard.get(guard, ()))
+        return any(spec.protocol is ProbeProtocol.HTTPS for spec in tracks)
+
     def probe_soon(self, guard: ObjectRef, uid: str) -> None:
         """Do not wait for an endpoint's next turn."""
         self.scheduler.probe_soon(f"{guard}/{uid}")

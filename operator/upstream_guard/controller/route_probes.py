@@ -138,6 +138,11 @@ class RouteProbes:
         self._look_at(course)
         return tuple(_statuses(course))
 
+    def asks(self, ref: ObjectRef) -> tuple[Ask, ...]:
+        """What is asked for a guard."""
+        course = self._courses.get(ref)
+        return course.plan.asks if course else ()
+
     def drop(self, ref: ObjectRef) -> None:
         """Ask nothing more for a guard, and forget it; what is under way is not reported."""
         course = self._courses.pop(ref, None)

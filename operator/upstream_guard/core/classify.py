@@ -22,7 +22,7 @@ from functools import cache
 from typing import Final
 
 from upstream_guard.core.causes import SLOW_CAUSES, Cause
-from upstream_guard.core.evidence import Failure, RouteKey
+from upstream_guard.core.evidence import CloserLook, Failure, RouteKey
 from upstream_guard.core.likelihoods import (
     BY_RFC,
     CIRCUMSTANCES,
@@ -133,6 +133,7 @@ class Case:
         told: What is known by other ways, in words by cause: a name that does not resolve, a
             certificate that has expired.
         empty: The upstream list is empty though there are pods.
+        closer: Requests to endpoints themselves as users make them, the last one of each.
     """
 
     behaviour: Behaviour = UNKNOWN_BEHAVIOUR
@@ -150,6 +151,7 @@ class Case:
     path: str = ""
     told: Mapping[Cause, str] = field(default_factory=dict)
     empty: bool = False
+    closer: tuple[CloserLook, ...] = ()
 
     @property
     def listed(self) -> tuple[EndpointSeen, ...]:
@@ -246,6 +248,7 @@ def weight_of(times: int) -> float:
 def evidence(case: Case) -> Iterator[Seen]:
     """Everything in a case that speaks for or against causes."""
     yield from _direct(case)
+    yield from _closer(case)
     yield from _answers(case)
     yield from _counted(case)
     for cause, words in sorted(case.told.items()):
@@ -268,6 +271,24 @@ def _direct(case: Case) -> Iterator[Seen]:
         detail = f" ({first.address}: {first.detail})" if first.detail else f" ({first.address})"
         words = f"direct probes: {len(found)} of {total} endpoints fail, {cause}{detail}"
         yield Seen(DIRECT.get(cause, {cause: 4.0}), len(found), words)
+
+
+def _closer(case: Case) -> Iterator[Seen]:
+    """Asked as users ask: what fails so is the endpoint's own fault, whatever its health check says."""
+    by_cause: dict[Cause, list[CloserLook]] = {}
+    for look in case.closer:
+        if look.fault is not None:
+            by_cause.setdefault(look.fault, []).append(look)
+    for cause, found in sorted(by_cause.items()):
+        first = found[0]
+        words = (
+            f"asked for {first.path} as users do: {len(found)} of {len(case.closer)} endpoints fail, "
+            f"{cause} ({first.address}: {first.detail or first.status})"
+        )
+        yield Seen(DIRECT.get(cause, {cause: 4.0}), len(found), words)
+    if case.closer and not by_cause:
+        words = f"asked for {case.closer[0].path} as users do: {len(case.closer)} endpoints answer"
+        yield Seen(CIRCUMSTANCES[Circumstance.SAME_PATH_GOOD], 1, words)
 
 
 # Answers at the gateway, by route probes and by its own count.
@@ -491,7 +512,8 @@ def _of_list(case: Case) -> Iterator[tuple[Circumstance, str]]:
     listed, left = case.listed, tuple(e for e in case.endpoints if e.left)
     if case.empty or (case.endpoints and not listed):
         yield Circumstance.LIST_EMPTY, "the upstream list is empty"
-    if listed and all(e.good for e in listed) and not case.failing:
+    fails_users = any(look.fault is not None for look in case.closer)
+    if listed and all(e.good for e in listed) and not case.failing and not fails_users:
         yield Circumstance.DIRECT_GOOD, f"direct probes: all {len(listed)} listed endpoints serve"
         if case.path and any(r.key.path == case.path and r.failed for r in case.routes):
             yield Circumstance.SAME_PATH_GOOD, f"asked for the same path, {case.path}"
@@ -564,7 +586,8 @@ def _at_fault(case: Case, cause: Cause) -> tuple[str, ...]:
     if cause is Cause.STALE_UPSTREAM:
         found = case.stale or tuple(e.address for e in case.endpoints if e.left)
         return tuple(sorted(found))[:MAX_ENDPOINTS]
-    found = tuple(e.address for e in case.failing) or tuple(case.blamed)
+    closer = tuple(look.address for look in case.closer if look.fault is not None)
+    found = tuple(e.address for e in case.failing) or closer or tuple(case.blamed)
     return tuple(sorted(found))[:MAX_ENDPOINTS]
 
 

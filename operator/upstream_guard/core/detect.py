@@ -18,7 +18,14 @@ from typing import Final
 
 from upstream_guard.core.causes import Cause
 from upstream_guard.core.classify import Case, Diagnosis, classify
-from upstream_guard.core.evidence import Eye, Failure, GatewayDelta, RouteSample, UpstreamView
+from upstream_guard.core.evidence import (
+    CloserLook,
+    Eye,
+    Failure,
+    GatewayDelta,
+    RouteSample,
+    UpstreamView,
+)
 from upstream_guard.core.model import DetectionPolicy
 from upstream_guard.core.observed import Counted, ObservedWindow
 from upstream_guard.core.predict.gateway import UNKNOWN_BEHAVIOUR, Behaviour
@@ -63,6 +70,12 @@ HIDDEN_AGAIN: Final = 300.0
 MAX_LANES: Final = 16
 LONGEST_LOOK: Final = 2.0
 """Seconds between two looks at most for which what was seen at the first is taken to have lasted."""
+CLOSER_AGAIN: Final = 1.0
+"""Seconds between two requests to an endpoint as users make them."""
+CLOSER_ENDPOINTS: Final = 3
+"""Endpoints that are asked so; what an app does to its users it does everywhere, mostly."""
+CLOSER_TIMES: Final = 12
+"""How often in one window."""
 MOVING: Final = 30.0
 """Seconds after which an endpoint's failure makes nobody hurry any more."""
 
@@ -77,7 +90,7 @@ TAKING: Final = frozenset(
 )
 """Changes that take pods away."""
 
-Sighting = RouteSample | GatewayDelta | UpstreamView
+Sighting = RouteSample | GatewayDelta | UpstreamView | CloserLook
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +193,8 @@ class Watch:
         emptied: Unix seconds since when no endpoint is listed; 0 where one is.
         failed_until: Unix seconds up to which a listed endpoint failed, or the list was empty.
         serial: Windows opened so far, for their names.
+        closer: Requests to endpoints as users make them since something was odd, the last one of each.
+        looked: How many there were.
     """
 
     direct: Direct = field(default_factory=Direct)
@@ -189,6 +204,8 @@ class Watch:
     emptied: float = 0.0
     failed_until: float = 0.0
     serial: int = 0
+    closer: Mapping[str, CloserLook] = field(default_factory=dict)
+    looked: int = 0
 
     @property
     def rate(self) -> float | None:
@@ -256,7 +273,7 @@ def advance(watch: Watch, scene: Scene, now: float, sighting: Sighting | None = 
             know it is passed over.
     """
     before, seconds = _direct_share(watch), min(LONGEST_LOOK, max(0.0, now - watch.direct.at))
-    watch = _taken(watch, scene, sighting)
+    watch = _with_closer(_taken(watch, scene, sighting), sighting, now)
     keep_from = min((o.first for o in watch.open.values()), default=math.inf)
     direct = look(watch.direct, scene.endpoints, now, trusted=scene.trusted, keep_from=keep_from)
     watch = replace(watch, direct=direct, emptied=_emptied(watch, direct, scene, now))
@@ -269,6 +286,20 @@ def advance(watch: Watch, scene: Scene, now: float, sighting: Sighting | None = 
     watch, told = _direct_alone(watch, scene, now)
     watch, hidden = _hides(watch, scene, now, sighting)
     return Step(watch, (*news, *told, *hidden))
+
+
+def closer_looks(watch: Watch, scene: Scene, now: float) -> tuple[str, ...]:
+    """Endpoints that should be asked now as users ask: some requests fail at a gateway, and all probes are good."""
+    if watch.looked >= CLOSER_TIMES or watch.direct.failing or not _odd_at_gateway(watch, now):
+        return ()
+    listed = sorted(e.address for e in scene.endpoints if e.listed)[:CLOSER_ENDPOINTS]
+    return tuple(
+        a for a in listed if a not in watch.closer or now - watch.closer[a].at >= CLOSER_AGAIN
+    )
+
+
+def _odd_at_gateway(watch: Watch, now: float) -> bool:
+    return any(watch.open) or any(lane.pending(now) for lane in watch.lanes.values())
 
 
 def inherit(windows: Iterable[ObservedWindow], now: float) -> Watch:
@@ -308,8 +339,20 @@ def _moves(change: Underway, now: float) -> bool:
 # Taking in.
 
 
+def _with_closer(watch: Watch, sighting: Sighting | None, now: float) -> Watch:
+    """What was seen by a closer look is kept as long as something is odd."""
+    if not _odd_at_gateway(watch, now):
+        return replace(watch, closer={}, looked=0) if watch.looked else watch
+    if not isinstance(sighting, CloserLook):
+        return watch
+    if sighting.address not in watch.closer and len(watch.closer) >= CLOSER_TIMES:
+        return watch
+    closer = {**watch.closer, sighting.address: sighting}
+    return replace(watch, closer=closer, looked=watch.looked + 1)
+
+
 def _taken(watch: Watch, scene: Scene, sighting: Sighting | None) -> Watch:
-    if sighting is None:
+    if sighting is None or isinstance(sighting, CloserLook):
         return watch
     gateway = sighting.key.gateway if isinstance(sighting, RouteSample) else sighting.gateway
     lane = watch.lanes.get(gateway)
@@ -396,7 +439,8 @@ def _goes_on(
     fails = last > known.last
     if fails:
         known = replace(known, last=last, pause=_pause(known, scene, last))
-    if fails and now - known.found_at >= AGAIN:
+    looked = any(look.at > known.found_at for look in watch.closer.values())
+    if looked or (fails and now - known.found_at >= AGAIN):
         known = replace(known, found=classify(case_of(watch, scene, gateway, now)), found_at=now)
     if _is_over(known, lane, seen, now):
         return _closes(watch, scene, gateway, known, now)
@@ -599,6 +643,7 @@ def case_of(watch: Watch, scene: Scene, gateway: str, now: float) -> Case:
         path=scene.path,
         told=scene.told,
         empty=watch.emptied > 0,
+        closer=tuple(watch.closer[address] for address in sorted(watch.closer)),
     )
 
 

@@ -69,6 +69,36 @@ class RouteSample:
     server: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class CloserLook:
+    """One request of the operator's to an endpoint itself, with host and path as users come through a gateway.
+
+    It tells an app that fails users and not its health check from what stands between gateway and app.
+
+    Attributes:
+        at: When it ended.
+        address: The endpoint, `10.0.0.7:8080`.
+        path: What was asked.
+        status: What the app answered; 0 where no answer came.
+        cause: How it failed; None where the app answered.
+        detail: What went wrong, in words.
+    """
+
+    at: float
+    address: str
+    path: str
+    status: int
+    cause: Cause | None = None
+    detail: str = ""
+
+    @property
+    def fault(self) -> Cause | None:
+        """Why a user in its place would not have been served; None where he would."""
+        if self.cause is not None:
+            return self.cause
+        return Cause.APP_ERROR if self.status >= 500 else None
+
+
 class Failure(StrEnum):
     """What a gateway counts of its own attempts at an upstream, whatever its metrics call it."""
 

@@ -156,7 +156,7 @@ class Circumstance(StrEnum):
     DIRECT_GOOD = "direct-good"
     """Every listed endpoint serves the operator: what stands between gateway and endpoint is left."""
     SAME_PATH_GOOD = "same-path-good"
-    """And was asked for the very path that fails at the gateway."""
+    """And was asked for the very path that fails at the gateway, or as users ask."""
     JUST_LEFT = "just-left"
     """A pod that served stops."""
     PODS_GO = "pods-go"
@@ -205,7 +205,8 @@ CIRCUMSTANCES: Final[Mapping[Circumstance, Row]] = {
     Circumstance.JUST_LEFT: {Cause.STALE_UPSTREAM: 2.5},
     Circumstance.PODS_GO: {Cause.STALE_UPSTREAM: 1.0},
     Circumstance.STALE_SEEN: {Cause.STALE_UPSTREAM: 4.0},
-    Circumstance.LIST_EMPTY: {Cause.NO_ENDPOINTS: 5.0},
+    # What the gateway still uses of an empty list is not why users fail: nothing else could serve them.
+    Circumstance.LIST_EMPTY: {Cause.NO_ENDPOINTS: 5.0, Cause.STALE_UPSTREAM: -2.5},
     Circumstance.GATEWAY_EMPTY: {Cause.NO_ENDPOINTS: 3.0, Cause.DNS: 1.5},
     Circumstance.NEIGHBOURS_FAIL: {
         Cause.GATEWAY_DOWN: 2.0, Cause.BLOCKED: 1.0, Cause.DNS: 1.0, Cause.OVERLOAD: 0.5,

@@ -55,12 +55,15 @@ class Ask:
         addresses: IP addresses or names of the gateway, asked in turn.
         port: TCP port of the gateway.
         method: `GET` or `HEAD`.
+        users_path: The route's own path where that of the probes is asked instead, and GET surely changes
+            nothing there; else empty.
     """
 
     key: RouteKey
     addresses: tuple[str, ...]
     port: int
     method: str = "GET"
+    users_path: str = ""
 
     @property
     def url(self) -> str:
@@ -223,7 +226,7 @@ def _ask(
         return Unasked(gateway, name, f"{host or 'any host'}: {choice}")
     method, path = choice
     key = RouteKey(gateway, name, host, path, door.tls)
-    return Ask(key, door.addresses, door.port, method)
+    return Ask(key, door.addresses, door.port, method, _users_path(ways, path, wish))
 
 
 def _concrete(pattern: str, wanted: str) -> str | None:
@@ -251,16 +254,29 @@ def _choose(ways: tuple[RouteWay, ...], wish: _Wish) -> tuple[str, str] | str:
         return (
             (method, said) if method else f"it does not lead {said} to the Service by GET or HEAD"
         )
-    ours = [way for way in ways if _is_ours(way, wish)]
-    own = [way.path for way in ours if way.match is not PathMatch.PATTERN]
     dangerous = ""
-    for path in (wish.probe_path, *sorted(set(own), key=lambda p: (len(p), p))):
+    for path in (wish.probe_path, *_own(ways, wish)):
         method = _method(ways, path, wish) if path else ""
         if method and path != wish.probe_path and (word := _TELLING.search(path)):
             dangerous = dangerous or f"{path} may change something ({word[0]})"
         elif method:
             return method, path
+    ours = [way for way in ways if _is_ours(way, wish)]
     return f"{dangerous or _obstacle(ours)}; set spec.detection.routeProbe.path"
+
+
+def _own(ways: tuple[RouteWay, ...], wish: _Wish) -> list[str]:
+    """Paths that the route itself names, the shortest first."""
+    ours = (way for way in ways if _is_ours(way, wish))
+    paths = {way.path for way in ours if way.match is not PathMatch.PATTERN}
+    return sorted(paths, key=lambda path: (len(path), path))
+
+
+def _users_path(ways: tuple[RouteWay, ...], asked: str, wish: _Wish) -> str:
+    if wish.guard.detection.route_probe.path:
+        return ""
+    harmless = (p for p in _own(ways, wish) if not _TELLING.search(p))
+    return next((p for p in harmless if p != asked and _method(ways, p, wish) == "GET"), "")
 
 
 def _method(ways: tuple[RouteWay, ...], path: str, wish: _Wish) -> str:
@@ -414,6 +430,7 @@ def _of_plain(wish: _Wish, profiles: Iterable[GatewayProfile]) -> Iterator[Ask |
         if isinstance(door, str):
             yield Unasked(profile.name, "", door)
             continue
-        path = policy.path or urlsplit(profile.address).path.rstrip("/") or wish.probe_path or "/"
+        own = policy.path or urlsplit(profile.address).path.rstrip("/")
+        path = own or wish.probe_path or "/"
         key = RouteKey(profile.name, "", policy.host, path, door.tls)
-        yield Ask(key, door.addresses, door.port)
+        yield Ask(key, door.addresses, door.port, users_path="" if own or path == "/" else "/")

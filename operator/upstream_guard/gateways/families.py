@@ -85,6 +85,9 @@ def to_cluster_ip(answers: Answers) -> Answers:
     hangs = full.get(Cause.CONNECT_TIMEOUT)
     if hangs is not None:
         words = f"most requests hang until the connect time-out ({hangs.note})"
+        refused = full.get(Cause.REFUSED)
+        if refused is not None:
+            words += f", others are refused: {refused.status}"
         full[Cause.NO_ENDPOINTS] = replace(hangs, note=words, retried=False)
     return MappingProxyType(full)
 
