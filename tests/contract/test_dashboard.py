@@ -4,37 +4,22 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
 from tests.contract.test_operator import CRDS, Cluster, free_port, operator, poll
 
 from upstream_guard.core.names import OPERATOR_NAMESPACE
 from upstream_guard.lab.packages import find_program
-from upstream_guard.lab.prometheus import QueryError, questions, running
+from upstream_guard.lab.prometheus import (
+    QueryError,
+    configuration,
+    questions,
+    running,
+    target,
+)
 
 FOLDER = Path(__file__).parents[2] / "deploy/monitoring"
 QUESTIONS = list(questions(json.loads((FOLDER / "grafana-dashboard.json").read_text())))
 EJECTED = {"Gates set, by reason", "Ejections by cause"}
 """Panels that have data once an endpoint was ejected."""
-SCRAPE_SECONDS = 1
-
-
-def config(port: int) -> dict:
-    """As deploy/monitoring has it, but for the discovery, which Debian's Prometheus lacks."""
-    (job,) = yaml.safe_load((FOLDER / "scrape.yaml").read_text())["scrape_configs"]
-    del job["kubernetes_sd_configs"]
-    labels = {
-        "__meta_kubernetes_namespace": OPERATOR_NAMESPACE,
-        "__meta_kubernetes_pod_name": "upstream-guard-0",
-        "__meta_kubernetes_pod_label_app_kubernetes_io_name": "upstream-guard",
-        "__meta_kubernetes_pod_label_app_kubernetes_io_component": "operator",
-        "__meta_kubernetes_pod_container_port_name": "metrics",
-    }
-    job |= {
-        "static_configs": [{"targets": [f"127.0.0.1:{port}"], "labels": labels}],
-        "scrape_interval": f"{SCRAPE_SECONDS}s",
-    }
-    every = {"evaluation_interval": f"{SCRAPE_SECONDS}s"}
-    return {"global": every, "rule_files": [str(FOLDER / "rules.yaml")], "scrape_configs": [job]}
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +37,9 @@ def prometheus(apiserver, tmp_path_factory):
     cluster.service()
     cluster.guard()
     first, *_ = [cluster.pod(name) for name in "abc"]
-    with (
-        operator(apiserver, port=port),
-        running(config(port), tmp_path_factory.mktemp("p")) as made,
-    ):
+    config = configuration({"static_configs": [target(port, "upstream-guard-0")]})
+    folder = tmp_path_factory.mktemp("prometheus")
+    with operator(apiserver, port=port), running(config, folder) as made:
         poll("it is scraped", lambda: made.query("upstream_guard_leading == 1"))
         for name in "abc":
             poll(f"{name} is admitted", lambda name=name: cluster.gate(name) == "True")
@@ -102,6 +86,5 @@ def test_the_namespace_is_the_guards(prometheus):
 def test_rules_are_evaluated_and_say_nothing_of_what_heals(prometheus):
     budget = "namespace_guard:upstream_guard_failing_seconds:rate5m"
     poll("the budget is recorded", lambda: prometheus.query(budget))
-    firing = {alert["labels"]["alertname"] for alert in prometheus.alerts()}
-    # These three pods stop without a hook: that is so, and would be told after an hour.
-    assert firing <= {"UpstreamGuardNextChangeFails", "UpstreamGuardNotProgrammed"}
+    # An endpoint was taken out, which asks for nobody; others may be pending on a machine that is busy.
+    assert [alert for alert in prometheus.alerts() if alert["state"] == "firing"] == []

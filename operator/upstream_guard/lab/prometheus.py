@@ -11,9 +11,11 @@ from typing import Any, Final
 import httpx
 import yaml
 
+from upstream_guard.core import names
 from upstream_guard.lab.gateways.support import LOOPBACK, free_port
 from upstream_guard.lab.model import LabError
 from upstream_guard.lab.packages import Need, find_program
+from upstream_guard.lab.replicas import manifests_folder
 
 NEEDS: Final = (Need("prometheus", program="promtool", service="prometheus"),)
 """It brings `prometheus` and `promtool`; its service is not used."""
@@ -106,6 +108,44 @@ class Prometheus:
             raise QueryError(f"{parameters}: {body.get('error')}")
         data: Json = body["data"]
         return data
+
+
+def target(http_port: int, replica: str) -> Json:
+    """An operator process of this machine, as a group of targets, with what Kubernetes would say of its pod."""
+    meta = "__meta_kubernetes_pod"
+    return {
+        "targets": [f"{LOOPBACK}:{http_port}"],
+        "labels": {
+            "__meta_kubernetes_namespace": names.OPERATOR_NAMESPACE,
+            f"{meta}_name": replica,
+            f"{meta}_label_app_kubernetes_io_name": "upstream-guard",
+            f"{meta}_label_app_kubernetes_io_component": "operator",
+            f"{meta}_container_port_name": "metrics",
+        },
+    }
+
+
+def configuration(discovery: Json, *, every: str = "1s") -> Json:
+    """Rules and scraping of `deploy/monitoring`, with another discovery.
+
+    Debian's Prometheus has been built without that of Kubernetes; the labels come from `target`.
+
+    Args:
+        discovery: `static_configs` or `file_sd_configs`.
+        every: Between two scrapes, and two evaluations.
+
+    Raises:
+        LabError: the manifests are missing.
+    """
+    folder = manifests_folder() / "monitoring"
+    text = (folder / "scrape.yaml").read_text(encoding="utf-8")
+    (job,) = yaml.safe_load(text)["scrape_configs"]
+    del job["kubernetes_sd_configs"]
+    return {
+        "global": {"evaluation_interval": every},
+        "rule_files": [str(folder / "rules.yaml")],
+        "scrape_configs": [{**job, **discovery, "scrape_interval": every}],
+    }
 
 
 @contextlib.contextmanager
