@@ -26,6 +26,7 @@ from upstream_guard.lab.faults.runner import (
     Plan,
     Watch,
     guard,
+    minutes,
     rounds,
     until,
 )
@@ -345,9 +346,16 @@ class TestRounds:
         found = [[g for g, _, _ in todo] for todo in rounds(self.plan("refused"))]
         assert found == [["nginx", "contour"], ["nginx", "contour"]]
 
-    def test_one_after_the_other_where_something_is(self) -> None:
-        found = [[g for g, _, _ in todo] for todo in rounds(self.plan("no-endpoints"))]
-        assert found == [["nginx"], ["contour"], ["nginx"], ["contour"]]
+    def test_every_fault_once_before_any_again(self) -> None:
+        found = [(todo[0][1].name, todo[0][2]) for todo in rounds(self.plan("refused", "reset"))]
+        assert found == [("refused", 1), ("reset", 1), ("refused", 2), ("reset", 2)]
+
+    def test_say_how_long_they_take(self) -> None:
+        left = minutes(self.plan("refused"))
+        assert 0.5 < left < 2
+        assert minutes(self.plan("connect-timeout")) > left, "users have to give up first"
+        done = (("nginx", "refused", 1), ("contour", "refused", 1))
+        assert minutes(self.plan("refused", done=done)) == left / 2
 
     def test_only_where_it_is_possible_and_not_done_yet(self) -> None:
         found = [[g for g, _, _ in todo] for todo in rounds(self.plan("blocked"))]
@@ -550,6 +558,37 @@ class Stage:
 
     async def fault(self, pod: dict[str, dict[str, str]], mode: str, _seconds: float) -> None:
         self.told.append((pod["metadata"]["name"], mode))
+
+
+async def test_what_gateways_share_is_on_with_the_first_and_off_with_the_last() -> None:
+    did: list[str] = []
+    entered, leave = [asyncio.Event(), asyncio.Event()], [asyncio.Event(), asyncio.Event()]
+    together = inject.Together()
+
+    async def on() -> None:
+        did.append("on")
+
+    async def off() -> None:
+        did.append("off")
+
+    async def trial(number: int) -> None:
+        async with together.held("nodes", on, off):
+            entered[number].set()
+            await leave[number].wait()
+
+    tasks = [asyncio.create_task(trial(number)) for number in (0, 1)]
+    for event in entered:
+        await event.wait()
+    assert did == ["on"]
+    leave[0].set()
+    await tasks[0]
+    assert did == ["on"], "the other still needs it"
+    tasks[1].cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert did == ["on", "off"]
+    async with together.held("nodes", on, off):
+        assert did == ["on", "off", "on"]
+    assert did[-1] == "off"
 
 
 @pytest.mark.parametrize(("pods", "number"), [(0, 3), (1, 1)])

@@ -16,7 +16,7 @@ from upstream_guard.lab.demo.show import Bar, err_console
 from upstream_guard.lab.faults import report
 from upstream_guard.lab.faults.model import Fault, Trial
 from upstream_guard.lab.faults.report import TrialFile
-from upstream_guard.lab.faults.runner import Plan, conduct, rounds
+from upstream_guard.lab.faults.runner import Plan, conduct, minutes, rounds
 from upstream_guard.lab.faults.table import BY_NAME, FAULTS
 from upstream_guard.lab.gateways import GATEWAYS
 from upstream_guard.lab.model import LabError
@@ -193,6 +193,7 @@ async def _conduct(bench: Bench, options: Options, file: TrialFile, console: Con
         crew=bench.crew,
     )
     total = sum(len(todo) for todo in rounds(plan))
+    console.print(f"{total} trials to do, about {minutes(plan):.0f} minutes")
     client = await KubeClient.connect(str(cluster.kubeconfig), cluster.context)
     try:
         with TrialBar(console, "faults", total) as bar:

@@ -4,13 +4,13 @@ import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from upstream_guard.lab import plan, process
-from upstream_guard.lab.demo.stage import container_pids, kubectl
+from upstream_guard.lab.demo.stage import Stage, container_pids, kubectl
 from upstream_guard.lab.demo.variants import APP_PORT
 from upstream_guard.lab.faults.model import Inject, Scene
 from upstream_guard.lab.gateways import GATEWAYS, envoy_gateway, support
@@ -20,6 +20,7 @@ from upstream_guard.lab.report import QuietReporter
 LONGEST_SECONDS: Final = 120.0
 """A sample heals itself after so long, should we not come to it."""
 HEALTHY: Final = "none"
+Switch = Callable[[], Awaitable[None]]
 COMMAND_SECONDS: Final = 20.0
 
 
@@ -93,20 +94,53 @@ table ip {table} {{
 """
 
 
+class Together:
+    """Something that trials of several gateways share: on with the first of them, off with the last."""
+
+    def __init__(self) -> None:
+        self._users: dict[Hashable, int] = {}
+        self._lock = asyncio.Lock()
+
+    @asynccontextmanager
+    async def held(self, key: Hashable, on: Switch, off: Switch) -> AsyncIterator[None]:
+        """Keep it on while the context is open.
+
+        Args:
+            key: What it is.
+            on: Switches it on.
+            off: Switches it off.
+        """
+        async with self._lock:
+            if not self._users.get(key):
+                await on()
+            self._users[key] = self._users.get(key, 0) + 1
+        try:
+            yield
+        finally:
+            async with self._lock:
+                self._users[key] -= 1
+                if not self._users[key]:
+                    await off()
+
+
+_TOGETHER: Final = Together()
+
+
 @asynccontextmanager
 async def no_room(scene: Scene) -> AsyncIterator[None]:
     """Every pod is deleted while no node takes new ones: an empty list that nobody wanted."""
-    nodes = [node.name for node in scene.cluster.nodes]
-    pods = len(scene.stage.pods())
-    try:
-        await kubectl(scene.cluster, "cordon", *nodes)
-        await scene.stage.kubectl(
-            "delete", "pod", f"--selector=app.kubernetes.io/name={scene.stage.name}",
-            "--wait=false", "--grace-period=1",
-        )  # fmt: skip
+    cluster, pods = scene.cluster, len(scene.stage.pods())
+    nodes = [node.name for node in cluster.nodes]
+
+    async def cordon() -> None:
+        await kubectl(cluster, "cordon", *nodes)
+
+    async def uncordon() -> None:
+        await kubectl(cluster, "uncordon", *nodes)
+
+    async with _TOGETHER.held(("cordon", cluster.name), cordon, uncordon):
+        await _delete_pods(scene.stage)
         yield
-    finally:
-        await kubectl(scene.cluster, "uncordon", *nodes)
     await scene.stage.until_serving(pods)
 
 
@@ -117,17 +151,24 @@ async def frozen_list(scene: Scene) -> AsyncIterator[None]:
     if not pids:
         raise LabError(f"nothing was found that keeps the list of {scene.gateway}")
     pods = scene.stage.pods()
-    try:
+
+    async def stop() -> None:
         support.send(pids, signal.SIGSTOP)
-        await scene.stage.kubectl(
-            "delete", "pod", f"--selector=app.kubernetes.io/name={scene.stage.name}",
-            "--wait=false", "--grace-period=1",
-        )  # fmt: skip
+
+    async def go_on() -> None:
+        support.send(pids, signal.SIGCONT)
+
+    async with _TOGETHER.held(tuple(sorted(pids)), stop, go_on):
+        await _delete_pods(scene.stage)
         await scene.stage.until_gone(pod["metadata"]["uid"] for pod in pods)
         yield
-    finally:
-        support.send(pids, signal.SIGCONT)
     await scene.stage.until_serving(len(pods))
+
+
+async def _delete_pods(stage: Stage) -> None:
+    await stage.kubectl(
+        "delete", "pod", f"--selector=app.kubernetes.io/name={stage.name}", "--wait=false", "--grace-period=1",
+    )  # fmt: skip
 
 
 @asynccontextmanager

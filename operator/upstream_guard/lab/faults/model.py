@@ -6,10 +6,15 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 
 from upstream_guard.core.causes import Cause
+from upstream_guard.lab.demo.runner import REQUEST_SECONDS
 from upstream_guard.lab.demo.stage import Stage
 from upstream_guard.lab.demo.tally import Record, percentile
 from upstream_guard.lab.model import Cluster
 
+HOLD_SECONDS = 6.0
+SLOW_HOLD_SECONDS = REQUEST_SECONDS + 2.5
+"""The same where requests get no answer: a client gives up only then, and late ones would still be answered
+if the fault ended before."""
 EARLY = 1.0
 """Seconds by which a window may begin before we noted that the fault was on: clocks and rounding."""
 NEAR = 3.0
@@ -43,8 +48,7 @@ class Fault:
         inject: Brings it about.
         gateways: Those behind which it can be brought about; all where empty.
         keep_alive: Clients keep their connections.
-        alone: Nothing else may go on meanwhile, for it touches what gateways share.
-        settle: Seconds that it takes to show after it was switched on.
+        hold: Seconds for which it stays on at least. Where requests hang, users have to give up first.
     """
 
     name: str
@@ -53,8 +57,7 @@ class Fault:
     inject: Inject
     gateways: frozenset[str] = frozenset()
     keep_alive: bool = False
-    alone: bool = False
-    settle: float = 0.0
+    hold: float = HOLD_SECONDS
 
     def possible(self, gateway: str) -> bool:
         """Whether it can be brought about behind this gateway."""

@@ -27,14 +27,14 @@ from upstream_guard.lab.replicas import Replica
 Json = dict[str, Any]
 
 REPLICAS: Final = 3
-HOLD_SECONDS: Final = 6.0
-"""How long a fault stays on at least."""
 PATIENCE_SECONDS: Final = 12.0
 """How long it stays on at most while no window shows."""
 HEALED_SECONDS: Final = 1.0
 """Load after the fault."""
 ATTENTIVE_SECONDS: Final = 120.0
 """How long the operator may take to be there and to see that all is well before a trial."""
+AROUND_SECONDS: Final = 25.0
+"""What a trial takes beside its fault, about: calm, load before and after, the window's end."""
 CLOSE_SECONDS: Final = 75.0
 """How long a window may take to close; detection keeps one open for up to 60 s."""
 KEEP_ALIVE_RATE: Final = 20.0
@@ -73,7 +73,7 @@ class Plan:
 
 
 def rounds(plan: Plan) -> Iterator[list[tuple[str, Fault, int]]]:
-    """What is done at once: one fault behind every gateway, or behind one where it is alone."""
+    """What is done at once: one fault behind every gateway; every fault once before any again."""
     for repeat in range(1, plan.repeats + 1):
         for fault in plan.faults:
             todo = [
@@ -81,10 +81,13 @@ def rounds(plan: Plan) -> Iterator[list[tuple[str, Fault, int]]]:
                 for gateway in plan.gateways
                 if fault.possible(gateway) and not plan.has(gateway, fault.name, repeat)
             ]
-            if fault.alone:
-                yield from ([one] for one in todo)
-            elif todo:
+            if todo:
                 yield todo
+
+
+def minutes(plan: Plan) -> float:
+    """About how long what is left to do takes."""
+    return sum(todo[0][1].hold + AROUND_SECONDS for todo in rounds(plan)) / 60
 
 
 class Watch:
@@ -254,7 +257,7 @@ async def _trial(place: Place, fault: Fault, base: Trial, plan: Plan) -> Trial:
         plan.doing(base.gateway, f"{say}: on")
         async with fault.inject(place.scene):
             await until(lambda: watch.opened(began - EARLY), PATIENCE_SECONDS)
-            await asyncio.sleep(max(0.0, began + HOLD_SECONDS - time.time()))
+            await asyncio.sleep(max(0.0, began + fault.hold - time.time()))
         plan.doing(base.gateway, f"{say}: healed")
         await asyncio.sleep(HEALED_SECONDS)
         records = await load.stop()

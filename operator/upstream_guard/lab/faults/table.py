@@ -4,7 +4,7 @@ from typing import Final
 
 from upstream_guard.core.causes import Cause
 from upstream_guard.lab.faults import inject
-from upstream_guard.lab.faults.model import Fault
+from upstream_guard.lab.faults.model import SLOW_HOLD_SECONDS, Fault
 
 THROUGH_CLUSTER_IP: Final = frozenset({"nginx", "haproxy", "caddy", "httpd"})
 TO_PODS: Final = frozenset({"contour", "envoy-gateway"})
@@ -55,7 +55,13 @@ FAULTS: Final[tuple[Fault, ...]] = (
         _only(Cause.PROTOCOL_MISMATCH),
         inject.sample("h2-only"),
     ),
-    Fault("read-timeout", "every pod hangs", _only(Cause.READ_TIMEOUT), inject.sample("hang")),
+    Fault(
+        "read-timeout",
+        "every pod hangs",
+        _only(Cause.READ_TIMEOUT),
+        inject.sample("hang"),
+        hold=SLOW_HOLD_SECONDS,
+    ),
     Fault(
         "app-error",
         "the app's own 500: no window",
@@ -75,6 +81,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
         "packets to pods vanish",
         _only(Cause.CONNECT_TIMEOUT),
         inject.firewall("drop"),
+        hold=SLOW_HOLD_SECONDS,
     ),
     Fault(
         "unreachable",
@@ -88,20 +95,21 @@ FAULTS: Final[tuple[Fault, ...]] = (
         _only(Cause.BLOCKED),
         inject.firewall("drop", gateway_only=True),
         gateways=OF_ITS_OWN_ADDRESS,
+        hold=SLOW_HOLD_SECONDS,
     ),
     Fault(
         "no-endpoints",
         "no pod finds a node",
         _only(Cause.NO_ENDPOINTS),
         inject.no_room,
-        alone=True,
+        hold=SLOW_HOLD_SECONDS,
     ),
     Fault(
         "stale-upstream",
         "pods replaced, the gateway's list frozen",
         _only(Cause.STALE_UPSTREAM),
         inject.frozen_list,
-        alone=True,
+        hold=SLOW_HOLD_SECONDS,
     ),
     Fault(
         "gateway-down", "the gateway is killed", _only(Cause.GATEWAY_DOWN), inject.killed_gateway
