@@ -174,7 +174,8 @@ def command(
     takes it down again unless --keep is given.
 
     With --score, services without a guard get one that only looks on (Observe, Recommend), so that the
-    operator tells of their changes too.
+    operator tells of their changes too; GatewayProfiles tell it where it reaches the gateways, and their
+    metrics where they have any, as an admin would.
 
     --matrix tries the predictions instead: services drawn from a seed, half of them safe, a third
     borderline, each changed for real. With --json it takes up a matrix that was interrupted.
@@ -303,6 +304,7 @@ def _demo(options: Options, console: Console) -> bool:
         output=options.picture.parent,
         nodes=max(NODES, *(cell.scenario.nodes for cell in options.cells)),
         apps=tuple(dict.fromkeys(cell.app for cell in options.cells)),
+        profiled=options.with_score,
     )
     with open_bench(wish, RichReporter(console)) as bench:
         with ProgressBar(console, len(options.cells)) as progress:

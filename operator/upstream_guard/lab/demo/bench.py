@@ -3,10 +3,11 @@
 import json
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from upstream_guard.core import names
 from upstream_guard.kube.client import KubeClient
@@ -14,7 +15,9 @@ from upstream_guard.lab import nodes, plan, replicas
 from upstream_guard.lab.demo.guarding import KubectlGuarding
 from upstream_guard.lab.demo.variants import GO, App
 from upstream_guard.lab.gateways import GATEWAYS
-from upstream_guard.lab.gateways.model import Exposure, ServiceTarget
+from upstream_guard.lab.gateways.model import Exposure, RunningGateway, ServiceTarget
+from upstream_guard.lab.gateways.profile import gateway_profile
+from upstream_guard.lab.gateways.support import kubectl
 from upstream_guard.lab.images import build_servers_image, build_upstream_image
 from upstream_guard.lab.model import (
     Cluster,
@@ -50,6 +53,8 @@ class Wish:
     nodes: int = NODES
     """How many, where the lab is brought up."""
     apps: Sequence[App] = (GO,)
+    profiled: bool = False
+    """Say in a GatewayProfile where the operator reaches each gateway and its metrics. Needs `guarded`."""
 
 
 @dataclass(slots=True)
@@ -62,19 +67,33 @@ class Bench:
     """`kubectl get ug` at the end of the last guarded run of each service."""
     crew: Sequence[Replica] = ()
     """The operator's processes where the lab runs them, as they are now."""
+    profiled: Mapping[str, RunningGateway] = field(default_factory=dict)
+    """The gateways of which the operator is told in GatewayProfiles."""
     _exposed: list[tuple[str, ServiceTarget]] = field(default_factory=list)
 
     def expose(self, gateway: str, namespace: str, service: str) -> Exposure:
         """Put a Service behind a gateway; `clear` takes the route away again."""
         target = ServiceTarget(namespace, service)
         self._exposed.append((gateway, target))
-        return GATEWAYS[gateway].expose(self.cluster, target)
+        exposure = GATEWAYS[gateway].expose(self.cluster, target)
+        if gateway in self.profiled:
+            text = json.dumps(self._profile(gateway))
+            kubectl(self.cluster, "apply", "--server-side", "-f", "-", stdin=text)
+        return exposure
 
     def clear(self) -> None:
-        """Take all routes away."""
+        """Take all routes away, and what the operator was told of the gateways."""
+        profiles = [self._profile(name) for name in self.profiled if name in dict(self._exposed)]
         for gateway, target in self._exposed:
             GATEWAYS[gateway].unexpose(self.cluster, target)
         self._exposed.clear()
+        if profiles:
+            text = json.dumps({"apiVersion": "v1", "kind": "List", "items": profiles})
+            kubectl(self.cluster, "delete", "--ignore-not-found", "-f", "-", stdin=text)
+
+    def _profile(self, gateway: str) -> dict[str, Any]:
+        services = [f"{t.namespace}/{t.name}" for name, t in self._exposed if name == gateway]
+        return gateway_profile(self.profiled[gateway], services)
 
     def flush(self) -> None:
         """Make the lab's kernel forget connections to pods that are gone, and reset ones soon.
@@ -117,14 +136,16 @@ def open_bench(wish: Wish, say: Reporter, state_dir: Path | None = None) -> Iter
     folder = state_dir or default_state_dir()
     with ExitStack() as stack:
         cluster = _cluster(wish, folder, say, stack)
+        running = {}
         for name in wish.gateways:
             gateway = GATEWAYS[name]
             started = not gateway.status(cluster).up
-            gateway.up(cluster, say)
+            running[name] = gateway.up(cluster, say)
             if started and not wish.keep:
                 stack.callback(gateway.down, cluster, say)
         crew = _operator(cluster, wish, say, stack) if wish.guarded else ()
-        bench = Bench(cluster, wish.guarded, crew=crew)
+        profiled = running if wish.profiled else {}
+        bench = Bench(cluster, wish.guarded, crew=crew, profiled=profiled)
         if not wish.keep:
             stack.callback(bench.clear)
         yield bench

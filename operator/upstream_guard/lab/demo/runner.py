@@ -32,6 +32,8 @@ from upstream_guard.lab.model import LabError
 
 BEFORE_SECONDS = 2.0
 """Steady load before the change."""
+KNOWN_SECONDS = 12.0
+"""The same where the operator shall tell of it: it reads a gateway's counters every 5 s, and two readings make a rate."""
 AFTER_SECONDS = 3.0
 """Steady load after its end and after every pod serves."""
 REQUEST_SECONDS = 10.0
@@ -190,7 +192,7 @@ class Runner:
             self._hearing(stage) as hearing,
         ):
             self.say("load before the change")
-            await asyncio.sleep(BEFORE_SECONDS)
+            await asyncio.sleep(KNOWN_SECONDS if self.listen else BEFORE_SECONDS)
             prediction = await self.foresee(cell, stage) if self.foresee else None
             pre_stop = variants.pre_stop(stage.pods())
             self.say(cell.scenario.title)
