@@ -12,8 +12,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from upstream_guard.cli.lab import command
-from upstream_guard.lab import kind, leftovers, local, packages, plan, providers
+from upstream_guard.cli.lab import _install_prometheus, command
+from upstream_guard.lab import kind, leftovers, local, packages, plan, prometheus, providers
 from upstream_guard.lab.existing import ExistingProvider
 from upstream_guard.lab.kind import KindProvider
 from upstream_guard.lab.local import _check_ports, _check_state_dir
@@ -266,6 +266,16 @@ def test_nothing_is_installed_where_nothing_is_missing() -> None:
     say = QuietReporter()
     packages.ensure_packages(NEEDS[1:], say)
     assert say.said == []
+
+
+def test_a_build_goes_on_where_prometheus_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prometheus, "NEEDS", NEEDS)
+    monkeypatch.setattr(packages, "can_install", lambda: False)
+    say = QuietReporter()
+    _install_prometheus(say)
+    (note,) = say.said
+    assert "Alerts and dashboard are not tested here" in note
+    assert "missing on this machine: nothing-such" in note
 
 
 def test_a_policy_file_left_by_a_kill_is_removed_and_no_other(

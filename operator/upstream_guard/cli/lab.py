@@ -23,6 +23,7 @@ from upstream_guard.lab.model import (
     LabError,
     LabSpec,
     LabStatus,
+    Reporter,
     current_cluster,
     default_state_dir,
     readable_cluster,
@@ -149,7 +150,7 @@ def build() -> None:
     images.build_upstream_image(say)
 
 
-def _install_prometheus(say: RichReporter) -> None:
+def _install_prometheus(say: Reporter) -> None:
     """The lab does without, and so does whoever cannot have it; the tests that need it are skipped."""
     try:
         packages.ensure_packages(prometheus.NEEDS, say)
