@@ -433,6 +433,9 @@ class TestScore:
         }
         assert total.delays == (pytest.approx(0.5), pytest.approx(0.5))
         assert total.by_eyes == {"route": total.delays}
+        assert total.changing == ()
+        changing = replace(TRIAL, fault="gateway-down-in-change", expected=("gateway-down",))
+        assert report.score([TRIAL, changing]).changing == (pytest.approx(0.5),)
 
     def test_nothing_is_no_success(self) -> None:
         assert report.score([]).share == 0

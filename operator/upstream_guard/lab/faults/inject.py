@@ -256,6 +256,23 @@ async def killed_gateway(scene: Scene) -> AsyncIterator[None]:
         await asyncio.to_thread(GATEWAYS[scene.gateway].up, scene.cluster, QuietReporter())
 
 
+def in_a_rollout(fault: Inject) -> Inject:
+    """The same in the middle of a rollout that by itself costs nothing: while a change is under way the
+    operator looks more often."""
+
+    @asynccontextmanager
+    async def inject(scene: Scene) -> AsyncIterator[None]:
+        stage = scene.stage
+        old = [pod["metadata"]["uid"] for pod in stage.pods()]
+        await stage.kubectl("rollout", "restart", stage.deployment)
+        async with fault(scene):
+            yield
+        await stage.until_gone(old)
+        await stage.until_serving(len(old))
+
+    return inject
+
+
 def _proxies(gateway: str) -> Sequence[str]:
     """Names of the processes that take users' connections."""
     return {

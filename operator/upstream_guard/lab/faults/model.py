@@ -48,6 +48,7 @@ class Fault:
         inject: Brings it about.
         gateways: Those behind which it can be brought about; all where empty.
         keep_alive: Clients keep their connections.
+        changing: A change is under way meanwhile.
         hold: Seconds for which it stays on at least. Where requests hang, users have to give up first.
     """
 
@@ -57,6 +58,7 @@ class Fault:
     inject: Inject
     gateways: frozenset[str] = frozenset()
     keep_alive: bool = False
+    changing: bool = False
     hold: float = HOLD_SECONDS
 
     def possible(self, gateway: str) -> bool:

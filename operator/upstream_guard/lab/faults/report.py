@@ -73,6 +73,7 @@ class Score:
         false_alarms: In which one opened and should not have.
         delays: Seconds from the first failed request to the event's own time, sorted.
         by_eyes: The same by who saw the window.
+        changing: The same of faults during a change.
         losses: By how requests lost were counted: `exact`, `estimated`.
         busy: In which the load generator was late.
     """
@@ -85,6 +86,7 @@ class Score:
     false_alarms: int
     delays: tuple[float, ...]
     by_eyes: Mapping[str, tuple[float, ...]]
+    changing: tuple[float, ...]
     losses: Mapping[str, Loss]
     busy: int
 
@@ -113,6 +115,7 @@ def score(trials: Iterable[Trial]) -> Score:
             eyes: _delays(t for t in timed if t.eyes == eyes)
             for eyes in sorted({t.eyes for t in timed})
         },
+        changing=_delays(t for t in timed if BY_NAME[t.fault].changing),
         losses={
             kind: _loss([t for t in told if t.lost_kind == kind])
             for kind in sorted({t.lost_kind for t in told})
@@ -225,7 +228,7 @@ def _score_rows(trials: Sequence[Trial], gateways: Sequence[str]) -> list[list[s
 
 
 def _eye_rows(total: Score) -> list[list[str]]:
-    found = {**total.by_eyes, "all": total.delays}
+    found = {**total.by_eyes, "all": total.delays, "all, during a change": total.changing}
     return [
         [eyes, str(len(d)), _seconds(d, 0.5), _seconds(d, 0.99), _seconds(d, 1.0)]
         for eyes, d in found.items()

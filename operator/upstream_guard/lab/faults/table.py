@@ -114,6 +114,13 @@ FAULTS: Final[tuple[Fault, ...]] = (
     Fault(
         "gateway-down", "the gateway is killed", _only(Cause.GATEWAY_DOWN), inject.killed_gateway
     ),
+    Fault(
+        "gateway-down-in-change",
+        "the same while a rollout is under way",
+        _only(Cause.GATEWAY_DOWN),
+        inject.in_a_rollout(inject.killed_gateway),
+        changing=True,
+    ),
 )
 
 BY_NAME: Final = {fault.name: fault for fault in FAULTS}
