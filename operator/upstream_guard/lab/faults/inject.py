@@ -257,8 +257,10 @@ async def killed_gateway(scene: Scene) -> AsyncIterator[None]:
 
 
 def in_a_rollout(fault: Inject) -> Inject:
-    """The same in the middle of a rollout that by itself costs nothing: while a change is under way the
-    operator looks more often."""
+    """The same in the middle of a rollout that by itself costs nothing.
+
+    While a change is under way the operator looks more often.
+    """
 
     @asynccontextmanager
     async def inject(scene: Scene) -> AsyncIterator[None]:
