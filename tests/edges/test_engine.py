@@ -341,6 +341,43 @@ async def test_only_the_guard_in_force_tells_of_a_pod(cluster, until):
     assert [b["regarding"]["name"] for b in ejected] == ["shop"]
 
 
+async def test_the_list_changes_before_anything_is_told_of_it(cluster, until, monkeypatch):
+    order = []
+
+    async def slow_gate(request, body):
+        if "/pods/" in request.url.path:
+            order.append("asked")
+            await asyncio.sleep(0.01)
+            order.append("written")
+        return 200, {}
+
+    cluster.see(service(), *three(), guard())
+    await until(lambda: cluster.conditions().get("Accepted") == "Accepted")
+    for name in ("shop-0", "shop-1", "shop-2"):
+        cluster.probe(name)
+    cluster.api.handler = slow_gate
+    tell = cluster.engine._narrator.decided
+    monkeypatch.setattr(
+        cluster.engine._narrator, "decided", lambda *a: (order.append("told"), tell(*a))
+    )
+    cluster.probe("shop-1", ok=False)
+    await until(lambda: order[-1:] == ["told"])
+    assert order[0] == "asked"
+
+
+async def test_what_cannot_be_written_is_told_all_the_same(cluster, until):
+    async def refuse(request, body):
+        return (403, {}) if "/pods/" in request.url.path else (200, {})
+
+    cluster.see(service(), *three(), guard())
+    await until(lambda: cluster.conditions().get("Healthy") is not None)
+    for name in ("shop-0", "shop-1", "shop-2"):
+        cluster.probe(name)
+    cluster.api.handler = refuse
+    cluster.probe("shop-1", ok=False)
+    await until(lambda: cluster.conditions().get("Healthy") == "EndpointsFailing")
+
+
 @pytest.mark.parametrize(
     ("body", "service_spec", "reason"),
     [

@@ -5,6 +5,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Final
 
 from upstream_guard.controller.detection import Detection
 from upstream_guard.controller.drains import DrainAdvisor
@@ -36,6 +37,9 @@ from upstream_guard.metrics import Metrics
 from upstream_guard.resources.status import parse_app_shutdown
 
 logger = logging.getLogger(__name__)
+
+TELL_SECONDS: Final = 0.05
+"""After a decision: until status and news tell of it at the latest, written or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,10 +382,14 @@ class Engine:
             _reserves(group, state) if state.leaving else (),
         )
         outcome = decide(scene, now)
-        for decision in outcome.decisions:
-            member = members[decision.uid]
-            self._submit(member.pod, decision)
+        begun = [self._submit(members[d.uid].pod, d) for d in outcome.decisions]
         self._set_alarm(group, outcome, now)
+        if any(begun):
+            # Telling takes milliseconds, for which these writes would wait. Each marks the guards again
+            # when it is done; where the API server is slow, this does.
+            for guard in group.guards:
+                asyncio.get_running_loop().call_later(TELL_SECONDS, self.mark, guard.ref)
+            return
         decided = {d.uid: d for d in outcome.decisions}
         after = {uid: _after(m.pod, decided.get(uid)) for uid, m in members.items()}
         for guard in group.guards:
@@ -414,10 +422,11 @@ class Engine:
             self.tracker.service_served(guard.ref),
         )
 
-    def _submit(self, pod: Pod, decision: Decision) -> None:
+    def _submit(self, pod: Pod, decision: Decision) -> bool:
+        """Have a decision written; False where the writer waits after a refusal."""
         if pod.containers_ready and pod.gate is not decision.gate:
             self._timer.decided(pod.uid, decision.gate)
-        self._writer.submit(pod, decision)
+        return self._writer.submit(pod, decision)
 
     def _set_alarm(self, group: Group, outcome: Outcome, now: float) -> None:
         loop = asyncio.get_running_loop()

@@ -58,11 +58,15 @@ class GateWriter:
         self._changed_at: dict[str, float] = {}
         self._held_until: dict[str, float] = {}
 
-    def submit(self, pod: Pod, decision: Decision) -> None:
-        """Have a decision written soon; it replaces one that waits for the same pod."""
+    def submit(self, pod: Pod, decision: Decision) -> bool:
+        """Have a decision written soon; it replaces one that waits for the same pod.
+
+        Returns:
+            Whether it will be; False for a while after the API server refused one.
+        """
         uid = pod.uid
         if self._held_until.get(uid, 0.0) > self._clock():
-            return
+            return False
         self._orders[uid] = Order(pod, decision, self._clock())
         self._expected[uid] = decision.gate
         # From here on: an older change must not make the kubelet look late for this one.
@@ -70,6 +74,7 @@ class GateWriter:
         if uid not in self._tasks:
             task = asyncio.create_task(self._work(uid), name=f"gate {pod.ref}")
             self._tasks[uid] = task
+        return True
 
     def overlay(self, pod: Pod) -> Pod:
         """The pod as it will be seen once our writes have come back in the watch."""

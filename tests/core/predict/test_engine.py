@@ -198,6 +198,22 @@ def test_an_empty_list_behind_a_cluster_ip_delays_before_it_fails() -> None:
     assert "recreate-strategy" in risks(slow)
 
 
+@pytest.mark.parametrize(("timeout", "served"), [(0.5, 0.0), (3.0, 2.0), (5.0, 4.0), (9.0, 7.0)])
+def test_a_gateway_waits_for_the_last_syn_before_its_time_out(
+    timeout: float, served: float
+) -> None:
+    """Linux repeats one every second at first, five times."""
+
+    def duration(seconds: float) -> float:
+        one = replace(NGINX, behaviour=replace(NGINX.behaviour, connect_timeout=seconds))
+        found = predict(recreate, one, ROLLOUT, facts(12.0), 0.0)
+        (window,) = [w for w in found if w.risk == "recreate-strategy"]
+        return window.duration.value
+
+    recreate = state(probe=PROBE, hook=2.0, strategy=Strategy(StrategyKind.RECREATE))
+    assert duration(0.5) - duration(timeout) == pytest.approx(served, abs=0.05)
+
+
 def test_what_breaks_off_is_sent_again_where_the_gateway_replays() -> None:
     kept = state(probe=PROBE, hook=2.0)
     slow = facts(response=2.0)
