@@ -64,7 +64,9 @@ def test_clear_cut_services_are_predicted_right(cluster: Cluster) -> None:
 
         async def session() -> list[Case]:
             client = await KubeClient.connect(str(cluster.kubeconfig), cluster.context)
-            plan = Plan(CASES, RATE, bench.expose, bench.flush, bench.forget, with_remedies=True)
+            plan = Plan(
+                CASES, RATE, bench.expose, bench.flush, bench.forget, jobs=2, with_remedies=True
+            )
             try:
                 return await conduct(bench.cluster, client, plan, told)
             finally:

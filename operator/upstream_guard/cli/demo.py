@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,7 @@ Value = TypeVar("Value")
 ALL = "all"
 DEFAULT_RATE = 200.0
 NOT_WITH_MATRIX: Final = ("scenarios", "variants", "repeats", "with_score", "apps", "kept")
-ONLY_WITH_MATRIX: Final = ("cases", "seed", "remedies", "page")
+ONLY_WITH_MATRIX: Final = ("cases", "seed", "jobs", "remedies", "page")
 DEFAULT_PICTURE = Path("demo-out/timeline.png")
 
 
@@ -136,6 +137,10 @@ class Options:
     help="With --matrix: the same seed draws the same services.",
 )  # fmt: skip
 @click.option(
+    "--jobs", type=click.IntRange(min=1), show_default="as many as there are cores",
+    help="With --matrix: changes at the same time, at different gateways. More than cores make pods late.",
+)  # fmt: skip
+@click.option(
     "--remedies",
     is_flag=True,
     help="With --matrix: apply the remedies of what was predicted, and measure again.",
@@ -164,6 +169,7 @@ def command(
     matrix: bool,
     cases: int,
     seed: int,
+    jobs: int | None,
     remedies: bool,
     page: Path | None,
 ) -> None:
@@ -207,6 +213,7 @@ def command(
             cases=cases,
             seed=seed,
             rate=_given(ctx, "rate", rate, MATRIX_RATE),
+            jobs=jobs or os.cpu_count() or 1,
             provider=provider,
             context=context,
             keep=keep,

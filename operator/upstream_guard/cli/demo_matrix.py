@@ -30,6 +30,7 @@ class MatrixOptions:
     cases: int
     seed: int
     rate: float
+    jobs: int
     provider: str | None
     context: str | None
     keep: bool
@@ -98,6 +99,7 @@ async def _conduct(
         expose=bench.expose,
         flush=bench.flush,
         forget=bench.forget,
+        jobs=options.jobs,
         with_remedies=options.remedies,
         keep=options.keep,
     )

@@ -1,4 +1,4 @@
-"""One matrix on one cluster: each gateway works its cases off, all gateways at the same time."""
+"""One matrix on one cluster: each gateway works its cases off, several gateways at the same time."""
 
 import asyncio
 from collections import deque
@@ -45,9 +45,20 @@ class Plan:
     expose: Expose
     flush: Callable[[], None]
     forget: Callable[[Sequence[str]], None]
+    jobs: int
+    """Cases at the same time, at least 1. One keeps about one core busy: where more run than there are cores,
+    pods start late, and what is measured is the machine."""
     with_remedies: bool = False
     keep: bool = False
     """Leave the namespace behind."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Turns:
+    """What the gateways take turns at."""
+
+    running: asyncio.Semaphore
+    draining: asyncio.Lock
 
 
 async def conduct(
@@ -61,7 +72,7 @@ async def conduct(
     queues: dict[str, deque[tuple[Case, int]]] = {}
     for case in plan.cases:
         queues.setdefault(case.gateway, deque()).append((case, 1))
-    draining = asyncio.Lock()
+    turns = _Turns(asyncio.Semaphore(plan.jobs), asyncio.Lock())
     await asyncio.to_thread(plan.flush)
     async with AsyncExitStack() as stack:
         namespace = await stack.enter_async_context(own_namespace(cluster, keep=plan.keep))
@@ -74,7 +85,7 @@ async def conduct(
             stages[gateway] = (stage, exposure)
         async with asyncio.TaskGroup() as group:
             workers = [
-                group.create_task(_work(queue, *stages[gateway], plan, draining, progress))
+                group.create_task(_work(queue, *stages[gateway], plan, turns, progress))
                 for gateway, queue in queues.items()
             ]
         return [case for worker in workers for case in worker.result()]
@@ -85,7 +96,7 @@ async def _work(
     stage: Stage,
     exposure: Exposed,
     plan: Plan,
-    draining: asyncio.Lock,
+    turns: _Turns,
     progress: Progress,
 ) -> list[Case]:
     """One gateway's cases, one after another."""
@@ -95,12 +106,13 @@ async def _work(
         trials = Trials(
             rate=plan.rate,
             forget=plan.forget,
-            draining=draining,
+            draining=turns.draining,
             with_remedies=plan.with_remedies,
             say=partial(progress.doing, case),
         )
         try:
-            progress.done(await trials.run(case, stage, exposure))
+            async with turns.running:
+                progress.done(await trials.run(case, stage, exposure))
         except (LabError, KubeError) as error:
             progress.failed(case, str(error))
             if tries < TRIES:
