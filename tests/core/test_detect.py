@@ -328,6 +328,28 @@ class TestMetricsEye:
         assert play.last.lost == pytest.approx(200, abs=1)
         assert play.last.eyes == (Eye.METRICS, Eye.ROUTE)
 
+    def test_a_gateway_that_is_down_does_not_count_what_its_users_lose(self) -> None:
+        play = Play()
+        play.count(5, s200=200)
+        play.keep_asking(1)
+        play.keep_asking(5, 0, cause=Cause.REFUSED)
+        play.now -= 6
+        play.count(6, s200=1)
+        play.keep_asking(12)
+        assert play.kinds == ["opened", "closed"]
+        assert play.last.counted is Counted.ESTIMATED
+        assert play.last.lost == pytest.approx(200, rel=0.2)
+
+    def test_nor_does_one_count_those_who_gave_up(self) -> None:
+        play = Play()
+        play.count(5, s200=200)
+        play.keep_asking(1)
+        for _ in range(3):
+            play.ask(0, cause=Cause.READ_TIMEOUT, took=2.0)
+        play.count(1, s200=10, s504=30)
+        play.keep_asking(12)
+        assert (play.last.lost, play.last.counted) == (30, Counted.ESTIMATED)
+
     def test_what_a_gateway_hides_is_told_and_is_no_window(self) -> None:
         play = Play()
         play.count(s200=100, failures={Failure.CONNECT: 4, Failure.RETRY: 4})

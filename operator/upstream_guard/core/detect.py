@@ -165,6 +165,7 @@ class Open:
         retold: How often its cause was told anew.
         retold_at: Unix seconds at which.
         direct_lost: Requests lost by share and rate while direct probes failed.
+        rate: Requests a second as it opened: what fails at the gateway may not be counted any more.
     """
 
     id: str
@@ -179,6 +180,7 @@ class Open:
     retold: int = 0
     retold_at: float = 0.0
     direct_lost: float = 0.0
+    rate: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -412,6 +414,7 @@ def _opens(
     """A window that only direct probes saw so far becomes the gateway's."""
     alone = watch.open.get("") if gateway else None
     found = classify(case_of(watch, scene, gateway, now))
+    rate = watch.lanes.get(gateway, Lane()).rate
     if alone is not None:
         watch = _without_open(watch, "")
         known = replace(
@@ -420,6 +423,7 @@ def _opens(
             last=max(alone.last, span[1]),
             found=found,
             found_at=now,
+            rate=rate,
         )
     else:
         watch = replace(watch, serial=watch.serial + 1)
@@ -427,6 +431,7 @@ def _opens(
         known = Open(
             id=_name(span[0], watch.serial), first=span[0], last=span[1], detected=now,
             pause=CHANGE_CLOSE_AFTER if change else CLOSE_AFTER, change=change, found=found, found_at=now,
+            rate=rate,
         )  # fmt: skip
     return _tell(watch, scene, gateway, known, now)
 
@@ -680,17 +685,24 @@ def observed(watch: Watch, scene: Scene, gateway: str, known: Open) -> ObservedW
 def _lost(watch: Watch, scene: Scene, gateway: str, known: Open) -> tuple[int, Counted]:
     """Requests lost: by the gateway's count, else by the probes' share and the rate.
 
-    Where no rate is known, what the probes themselves lost is all that is known, and is given.
+    A gateway that is down, or breaks connections off without a status, does not count what its users
+    lose; nor does it count those who gave up before it answered. Where no rate is known, what the probes
+    themselves lost is all that is known, and is given.
     """
     lane = watch.lanes.get(gateway, Lane())
-    if lane.counted_until > known.first:
+    silent = lane.silences
+    if lane.counted_until > known.first and not silent:
         exact = Counted.ESTIMATED if lane.classes_only else Counted.EXACT
         return lane.requests_failed, exact
-    rate = lane.rate if lane.rate is not None else scene.rate
+    counted = lane.requests_failed if lane.counted_until > known.first else 0
+    if counted and silent <= {Cause.READ_TIMEOUT}:
+        return counted, Counted.ESTIMATED
+    rates = (known.rate, lane.rate, scene.rate)
+    rate = next((rate for rate in rates if rate is not None), None)
     failed = lane.probes_failed
     if failed:
         lost = failed if rate is None else max(1, round(rate * lane.lost_seconds))
-        return lost, Counted.ESTIMATED
+        return max(lost, counted), Counted.ESTIMATED
     before = known.told.lost if known.told else 0
     if known.direct_lost:
         return max(1, before, round(known.direct_lost)), Counted.ESTIMATED

@@ -348,6 +348,12 @@ class Lane:
         return sum(t.failed for t in self.routes.values())
 
     @property
+    def silences(self) -> frozenset[Cause]:
+        """How route probes ended that got no status at all."""
+        signs = (sign for tally in self.routes.values() for sign in tally.signs)
+        return frozenset(s.cause for s in signs if s.status == 0 and s.cause is not None)
+
+    @property
     def lost_seconds(self) -> float:
         """Seconds' worth of requests that failed by route probes.
 
