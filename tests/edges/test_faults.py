@@ -244,6 +244,13 @@ class TestAttempts:
         found = await self.outcome(monkeypatch, LabError("3 pods did not run"))
         assert found.problem == "3 pods did not run"
 
+    async def test_an_api_server_or_a_load_generator_that_fails_ends_no_run(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        found = await self.outcome(monkeypatch, ApiError(500, "no proxy", ""))
+        assert "no proxy" in found.problem
+        assert (await self.outcome(monkeypatch, TimeoutError())).problem == "TimeoutError"
+
 
 class TestWatch:
     def watch(self) -> Watch:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from upstream_guard.core import names
-from upstream_guard.kube.client import KubeClient
+from upstream_guard.kube.client import KubeClient, KubeError
 from upstream_guard.lab.demo import variants
 from upstream_guard.lab.demo.guarding import POLL_SECONDS, PROTECT_SECONDS, KubectlGuarding
 from upstream_guard.lab.demo.mirror import Mirror, Objects
@@ -233,8 +233,8 @@ async def _attempt(place: Place, fault: Fault, base: Trial, plan: Plan) -> Trial
         return await _trial(place, fault, base, plan)
     except NotMeasuredError:
         return None
-    except LabError as error:
-        return replace(base, problem=str(error)[:300])
+    except (LabError, KubeError, TimeoutError) as error:
+        return replace(base, problem=(str(error) or type(error).__name__)[:300])
 
 
 async def _trial(place: Place, fault: Fault, base: Trial, plan: Plan) -> Trial:
