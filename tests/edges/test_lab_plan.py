@@ -65,6 +65,12 @@ def test_only_one_link_lies_in_the_machines_own_namespace() -> None:
     assert all(c[-2:] == ("dev", plan.HOST_LINK) for c in routes)
 
 
+def test_what_a_cluster_ip_leads_back_to_this_machine_may_leave_by_its_own_port() -> None:
+    commands = [" ".join(command) for command in plan.network_commands(plan.plan_nodes(2))]
+    joined = commands.index(f"ip -n {plan.EDGE} link set host master br0 up")
+    assert f"ip -n {plan.EDGE} link set host type bridge_slave hairpin on" in commands[joined:]
+
+
 def test_each_node_knows_the_way_to_every_other_nodes_pods() -> None:
     nodes = plan.plan_nodes(3)
     commands = set(plan.network_commands(nodes))

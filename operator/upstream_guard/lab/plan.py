@@ -463,7 +463,12 @@ def namespace_command(script: Path) -> tuple[str, ...]:
 
 
 def network_commands(nodes: Sequence[NodePlan]) -> tuple[tuple[str, ...], ...]:
-    """`ip` command lines that build the network, in order; namespaces exist when they start."""
+    """`ip` command lines that build the network, in order; namespaces exist when they start.
+
+    Where the kernel module br_netfilter is loaded, the bridge itself translates what goes to a ClusterIP;
+    what then leads back to this machine (an endpoint that is no pod, as the operator's canaries) leaves by
+    the port by which it came, which a bridge does in hairpin mode only.
+    """
     commands = [
         *_ip(f"-n {EDGE} link set lo up"),
         *_ip(f"-n {EDGE} link add br0 type bridge"),
@@ -471,6 +476,7 @@ def network_commands(nodes: Sequence[NodePlan]) -> tuple[tuple[str, ...], ...]:
         *_ip(f"-n {EDGE} link set br0 up"),
         *_ip(f"link add {HOST_LINK} type veth peer name host netns {EDGE}"),
         *_ip(f"-n {EDGE} link set host master br0 up"),
+        *_ip(f"-n {EDGE} link set host type bridge_slave hairpin on"),
         *_ip(f"addr add {HOST_ADDRESS}/24 dev {HOST_LINK}"),
         *_ip(f"link set {HOST_LINK} up"),
         *_ip(f"route add {SERVICE_RANGE} via {EDGE_ADDRESS} dev {HOST_LINK}"),
