@@ -353,6 +353,10 @@ class TestRounds:
         found = [[g for g, _, _ in todo] for todo in rounds(self.plan("refused"))]
         assert found == [["nginx", "contour"], ["nginx", "contour"]]
 
+    def test_no_more_at_once_than_the_machine_bears(self) -> None:
+        plan = replace(self.plan("refused"), at_once=1)
+        assert [[g for g, _, _ in todo] for todo in rounds(plan)] == [["nginx"], ["contour"]] * 2
+
     def test_every_fault_once_before_any_again(self) -> None:
         found = [(todo[0][1].name, todo[0][2]) for todo in rounds(self.plan("refused", "reset"))]
         assert found == [("refused", 1), ("reset", 1), ("refused", 2), ("reset", 2)]

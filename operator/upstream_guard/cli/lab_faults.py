@@ -1,6 +1,7 @@
 """`upstream-guard lab faults`: real faults on a real cluster, and what the operator tells of them."""
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -35,6 +36,7 @@ class Options:
     faults: tuple[Fault, ...]
     repeats: int
     rate: float
+    at_once: int
     provider: str | None
     keep: bool
     json_path: Path | None
@@ -83,6 +85,10 @@ class TrialBar(Bar):
     help="Requests a second to each service, a new connection each.",
 )  # fmt: skip
 @click.option(
+    "--at-once", type=click.IntRange(1, 64), default=os.cpu_count() or 1, show_default="one a core",
+    help="Gateways that are tried at the same time; more disturb one another.",
+)  # fmt: skip
+@click.option(
     "--provider", type=click.Choice(["local"]), help="Only the lab's own nodes can fail so."
 )
 @click.option("--keep", is_flag=True, help="Leave the lab and the services behind.")
@@ -100,6 +106,7 @@ def command(
     faults: tuple[str, ...],
     repeats: int,
     rate: float,
+    at_once: int,
     provider: str | None,
     keep: bool,
     json_path: Path | None,
@@ -125,6 +132,7 @@ def command(
         faults=tuple(fault for fault in FAULTS if not faults or fault.name in faults),
         repeats=repeats,
         rate=rate,
+        at_once=at_once,
         provider=provider,
         keep=keep,
         json_path=json_path,
@@ -191,6 +199,7 @@ async def _conduct(bench: Bench, options: Options, file: TrialFile, console: Con
         has=file.has,
         forget=bench.forget,
         crew=bench.crew,
+        at_once=options.at_once,
     )
     total = sum(len(todo) for todo in rounds(plan))
     console.print(f"{total} trials to do, about {minutes(plan):.0f} minutes")

@@ -57,6 +57,7 @@ class Plan:
         has: Whether a trial was done before.
         forget: Makes the machine forget connections to pods that are gone. Blocking.
         crew: The operator's processes where the lab runs them, as they are now.
+        at_once: Gateways behind which a fault is on at the same time, at most.
     """
 
     gateways: dict[str, RunningGateway]
@@ -70,10 +71,11 @@ class Plan:
     has: Callable[[str, str, int], bool] = lambda _gateway, _fault, _repeat: False
     forget: Callable[[Iterable[str]], None] = lambda _addresses: None
     crew: Sequence[Replica] = ()
+    at_once: int = 64
 
 
 def rounds(plan: Plan) -> Iterator[list[tuple[str, Fault, int]]]:
-    """What is done at once: one fault behind every gateway; every fault once before any again."""
+    """What is done at once: one fault behind several gateways; every fault once before any again."""
     for repeat in range(1, plan.repeats + 1):
         for fault in plan.faults:
             todo = [
@@ -81,8 +83,8 @@ def rounds(plan: Plan) -> Iterator[list[tuple[str, Fault, int]]]:
                 for gateway in plan.gateways
                 if fault.possible(gateway) and not plan.has(gateway, fault.name, repeat)
             ]
-            if todo:
-                yield todo
+            for begin in range(0, len(todo), plan.at_once):
+                yield todo[begin : begin + plan.at_once]
 
 
 def minutes(plan: Plan) -> float:
