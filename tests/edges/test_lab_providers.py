@@ -13,7 +13,16 @@ import yaml
 from click.testing import CliRunner
 
 from upstream_guard.cli.lab import _install_prometheus, command
-from upstream_guard.lab import kind, leftovers, local, packages, plan, prometheus, providers
+from upstream_guard.lab import (
+    kind,
+    leftovers,
+    local,
+    packages,
+    plan,
+    process,
+    prometheus,
+    providers,
+)
 from upstream_guard.lab.existing import ExistingProvider
 from upstream_guard.lab.kind import KindProvider
 from upstream_guard.lab.local import _check_ports, _check_state_dir
@@ -289,6 +298,29 @@ def test_a_policy_file_left_by_a_kill_is_removed_and_no_other(
     policy.write_text(f"#!/bin/sh\n{packages._POLICY_MARK}\n")
     packages.remove_held_policy()
     assert not policy.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the local cluster is root's")
+def test_a_lab_that_runs_elsewhere_is_named_and_left_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    theirs.mkdir()
+    monkeypatch.setattr(leftovers, "POINTER", tmp_path / "pointer")
+    leftovers.POINTER.write_text(f"{theirs}\n", encoding="utf-8")
+    monkeypatch.setattr(local.packages, "missing", lambda _needs: ())
+    provider = local.LocalProvider(ours)
+    process.start(theirs, "etcd", ["sleep", "60"])
+    try:
+        status = provider.status()
+        assert (status.up, status.leftovers) == (False, ())
+        assert str(theirs) in status.detail
+        with pytest.raises(LabError, match=f"`upstream-guard lab down --state-dir {theirs}`"):
+            provider.up(LabSpec(ours, nodes=1), QuietReporter())
+        assert [p.name for p in process.marked() if p.state_dir == theirs] == ["etcd"]
+    finally:
+        process.kill_all([p for p in process.marked() if p.state_dir == theirs])
+    assert leftovers.elsewhere(ours) is None
 
 
 def test_a_folder_with_other_things_in_it_is_refused(

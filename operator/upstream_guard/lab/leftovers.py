@@ -38,6 +38,13 @@ def state_dirs(state_dir: Path) -> tuple[Path, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def elsewhere(state_dir: Path) -> Path | None:
+    """Where the state of a lab is that runs on this machine, if it is another folder than this one."""
+    found = next((path for path in state_dirs(state_dir) if path != state_dir), None)
+    running = found is not None and any(p.state_dir == found for p in process.marked())
+    return found if running else None
+
+
 def claim(state_dir: Path) -> None:
     """Make the state folder ours.
 

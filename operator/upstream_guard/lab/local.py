@@ -107,6 +107,11 @@ class LocalProvider:
             if present := self._healthy(spec):
                 say.note(f"The lab is up already ({len(present.nodes)} nodes).")
                 return present
+            if other := leftovers.elsewhere(spec.state_dir):
+                raise LabError(
+                    f"a lab runs on this machine, with its state in {other}, and there can be one only: use it "
+                    f"with `--state-dir {other}`, or first `upstream-guard lab down --state-dir {other}`"
+                )
             if leftovers.find(spec.state_dir):
                 leftovers.remove(spec.state_dir, say)
             packages.ensure_packages(NEEDS, say)
@@ -138,6 +143,8 @@ class LocalProvider:
         cluster = current_cluster(self._state_dir)
         if cluster is None or cluster.provider != self.name:
             detail = "half made, or killed; `lab down` removes it" if traces else "no lab"
+            if other := leftovers.elsewhere(self._state_dir):
+                detail, traces = f"another one runs, with its state in {other}", ()
             return LabStatus(up=False, provider=self.name, detail=detail, leftovers=traces)
         running = {p.name for p in process.marked()}
         groups = ("control-plane", "edge", *(node.name for node in cluster.nodes))
