@@ -10,7 +10,7 @@ ARGS ?=
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup:
+setup: ## Make the virtual environment .venv, with the program in .venv/bin
 	@.ci/bootstrap
 
 demo: setup ## Run the main job: a real cluster, with and without the guard
