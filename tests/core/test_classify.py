@@ -105,6 +105,23 @@ def test_cause_that_the_operator_meets_itself(cause: Cause, number: int, failing
     assert f"direct probes: {failing} of 3 endpoints fail, {cause}" in found.evidence
 
 
+@pytest.mark.parametrize("number", range(4), ids=GATEWAYS)
+def test_a_gateway_that_refuses_is_down_also_while_pods_are_replaced(number: int) -> None:
+    """What our own connection to the gateway met says nothing of the gateway's to the pods."""
+    found = classify(
+        Case(
+            behaviour=behaviour(GATEWAYS[number]),
+            endpoints=(
+                *good(),
+                *(replace(leaving()[-1], address=f"10.0.1.{n}:8080") for n in range(3)),
+            ),
+            routes=(met(0, "connection refused", cause=Cause.REFUSED, times=63, ok=105),),
+        )
+    )
+    assert found.cause is Cause.GATEWAY_DOWN
+    assert found.confidence >= 60
+
+
 def test_endpoints_that_left_in_good_health_are_not_counted_among_those_that_fail() -> None:
     found = classify(Case(endpoints=(*bad(Cause.RESET, 1), leaving()[-1])))
     assert "direct probes: 1 of 3 endpoints fail, reset" in found.evidence

@@ -335,7 +335,9 @@ def sign_row(sign: Sign, behaviour: Behaviour, *, timed: bool = True) -> Row:
         timed: Whether the time that it took is known.
     """
     row = {cause: math.log(_of_status(sign, cause, behaviour)) for cause in Cause}
-    for cause, weight in _of_words(sign.words, behaviour).items():
+    # Without an answer the words are our own, of our connection to the gateway; the status' row has it.
+    words = sign.words if sign.status else ""
+    for cause, weight in _of_words(words, behaviour).items():
         row[cause] += weight
     if timed:
         for cause in Cause:
