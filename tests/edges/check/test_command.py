@@ -203,6 +203,59 @@ def test_other_yaml_is_passed_over_quietly(check: Check) -> None:
     assert result.stderr == ""
 
 
+OUTPUTS = {
+    "table": lambda r: r.stderr,
+    "json": lambda r: json.loads(r.stdout)["problems"][0]["text"],
+    "sarif": lambda r: r.stdout,
+    "github": lambda r: r.stdout,
+    "junit": lambda r: r.stdout,
+}
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_a_pipe_without_objects_is_no_success(check: Check, output: str) -> None:
+    result = check("-", "-o", output, "--fail-on", "never", stdin="")
+    assert result.exit_code == 2
+    words = "standard input has no Kubernetes object; did the command before the pipe fail?"
+    assert words in OUTPUTS[output](result)
+    assert f"error: stdin: {words}\n" == result.stderr
+
+
+@pytest.mark.parametrize("text", ["", "# soon\n", "---\n---\n", "hello\n", "kind: Service\n", "[]"])
+def test_a_named_file_without_objects_is_told(check: Check, text: str) -> None:
+    Path("none.yaml").write_text(text)
+    result = check("none.yaml", "shop.yaml", "none.yaml", "-o", "json")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "error: none.yaml: no Kubernetes object in it: no document has both apiVersion and kind\n"
+    )
+    assert "no-readiness-probe" in findings(result)
+
+
+def test_a_broken_file_is_told_once(check: Check) -> None:
+    Path("bad.yaml").write_text("kind: [\n")
+    assert check("bad.yaml", "-f", "b*.yaml").stderr.count("error: ") == 1
+
+
+def test_a_folder_or_glob_may_hold_files_without_objects_but_not_only_such(check: Check) -> None:
+    Path("values").mkdir()
+    Path("values/prod.yaml").write_text("replicas: 3\n")
+    Path("values/kept.d").mkdir()
+    for given in (".", "**/*.yaml"):
+        result = check(given, "--fail-on", "never")
+        assert (result.exit_code, result.stderr) == (0, "")
+    for given in ("values", "values/*.yaml"):
+        result = check(given, "--fail-on", "never")
+        assert result.exit_code == 2
+        assert f"error: {given}: no Kubernetes object in it" in result.stderr
+    assert "error: values/*.d: no file matches" in check("values/*.d").stderr
+
+
+def test_an_empty_list_of_a_cluster_is_an_object(check: Check) -> None:
+    listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": []})
+    assert check("-", stdin=listed).exit_code == 0
+
+
 def test_tags_are_refused_in_what_is_read(check: Check) -> None:
     Path("tag.yaml").write_text(SERVICE.replace("selector: {app", "selector: !!python/dict {app"))
     result = check("tag.yaml")
@@ -411,6 +464,11 @@ def test_kustomize_folders(check: Check) -> None:
         "line": None,
         "column": None,
     }
+    Path("none").mkdir()
+    Path("none/kustomization.yaml").write_text("resources: []\nnamePrefix: x-\n")
+    empty = check("-k", "none")
+    assert empty.exit_code == 2
+    assert "error: kustomize none: no Kubernetes object in it" in empty.stderr
     broken = check("-k", "nowhere")
     assert broken.exit_code == 2
     assert "kubectl kustomize nowhere" in broken.stderr

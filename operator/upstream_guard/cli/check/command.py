@@ -218,7 +218,7 @@ def command(
       upstreamguard.io/ignore: "no-pre-stop: batch consumer, no traffic; single-replica: dev"
 
     Exit codes: 0 nothing at or above --fail-on, 1 findings, 2 wrong usage or input that cannot be
-    read (the rest is checked all the same).
+    read or has no Kubernetes object (the rest is checked all the same).
     """  # noqa: D301 - click reads \b
     options = Options(
         paths=(*paths, *files),

@@ -133,7 +133,7 @@ def objects_of(document: Document, source: Source, troubles: list[Trouble]) -> I
         troubles: Objects that are broken are told here.
     """
     value = document.value
-    if not _is_object(value):
+    if not is_object(value):
         return
     found = list(_objects(document, source))
     for tag, line, column in document.refused if found else ():
@@ -158,12 +158,13 @@ def _objects(document: Document, source: Source) -> Iterator[Located]:
     said = {"apiVersion": value["apiVersion"], "kind": value["kind"].removesuffix("List")}
     for index, item in enumerate(items):
         whole = {**said, **item} if isinstance(item, dict) else item
-        if _is_object(whole) and _is_read(whole):
+        if is_object(whole) and _is_read(whole):
             place = locate(entries, f"[{index}]")
             yield Located(_key(whole), whole, source, place, number, f"items[{index}]")
 
 
-def _is_object(value: Json) -> bool:
+def is_object(value: Json) -> bool:
+    """Whether a document is a Kubernetes object, of whatever kind."""
     return (
         isinstance(value, dict)
         and isinstance(value.get("kind"), str)

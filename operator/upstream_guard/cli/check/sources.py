@@ -14,6 +14,7 @@ from upstream_guard.cli.check.objects import (
     Location,
     Source,
     Trouble,
+    is_object,
     objects_of,
     trouble_of,
 )
@@ -21,6 +22,8 @@ from upstream_guard.cli.check.objects import (
 STDIN: Final = "-"
 _ENDINGS: Final = (".yaml", ".yml", ".json")
 _KUSTOMIZE_SECONDS: Final = 120.0
+_NO_OBJECT: Final = "no Kubernetes object in it: no document has both apiVersion and kind"
+"""Nothing to check is an error, or a pipeline whose input got lost would pass for ever."""
 
 
 @dataclass(slots=True)
@@ -48,18 +51,37 @@ def read_all(paths: Iterable[str], kustomizations: Iterable[str]) -> Inputs:
     Nothing is raised: what cannot be read is told in `Inputs.troubles`.
     """
     inputs = Inputs()
-    seen: set[str] = set()
-    for given in paths:
+    seen: dict[str, bool] = {}
+    for given in dict.fromkeys(paths):
         if given == STDIN:
-            _read(sys.stdin.buffer.read(MAX_BYTES + 1), Source("stdin", "stdin"), inputs)
-            continue
-        for path in _expand(given, inputs):
-            if path not in seen:
-                seen.add(path)
-                _read_file(path, inputs)
+            _read_stdin(inputs)
+        else:
+            _read_given(given, seen, inputs)
     for folder in kustomizations:
         _kustomize(folder, inputs)
     return inputs
+
+
+def _read_stdin(inputs: Inputs) -> None:
+    if not _read(sys.stdin.buffer.read(MAX_BYTES + 1), Source("stdin", "stdin"), inputs):
+        text = "standard input has no Kubernetes object; did the command before the pipe fail?"
+        inputs.troubles.append(Trouble(Location("stdin"), text))
+
+
+def _read_given(given: str, seen: dict[str, bool], inputs: Inputs) -> None:
+    """What one argument stands for, but no file twice.
+
+    Args:
+        given: A file, a folder or a glob.
+        seen: What `_read_file` returned for each file that was read.
+        inputs: Goes on here.
+    """
+    files = list(_expand(given, inputs))
+    for path in files:
+        if path not in seen:
+            seen[path] = _read_file(path, inputs)
+    if files and not any(seen[path] for path in files):
+        inputs.troubles.append(Trouble(Location(given), _NO_OBJECT))
 
 
 def _expand(given: str, inputs: Inputs) -> Iterator[str]:
@@ -78,10 +100,11 @@ def _expand(given: str, inputs: Inputs) -> Iterator[str]:
 
 def _matches(pattern: str, inputs: Inputs) -> Iterator[str]:
     # Path.glob takes no absolute patterns.
-    found = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
-    if not found:
+    matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
+    files = [match for match in matches if not Path(match).is_dir()]
+    if not files:
         inputs.troubles.append(Trouble(Location(pattern), "no file matches this pattern"))
-    yield from (match for match in found if not Path(match).is_dir())
+    yield from files
 
 
 def _folder(folder: str, inputs: Inputs) -> Iterator[str]:
@@ -104,7 +127,8 @@ def _folder(folder: str, inputs: Inputs) -> Iterator[str]:
         inputs.troubles.append(Trouble(Location(folder), text))
 
 
-def _read_file(path: str, inputs: Inputs) -> None:
+def _read_file(path: str, inputs: Inputs) -> bool:
+    """Returns what `_read` does."""
     source = Source(path, str(Path(path).parent), writable=True)
     try:
         with Path(path).open("rb") as file:
@@ -112,25 +136,34 @@ def _read_file(path: str, inputs: Inputs) -> None:
     except OSError as error:
         text = f"cannot be read: {error.strerror or error}"
         inputs.troubles.append(Trouble(Location(path), text))
-        return
-    _read(raw, source, inputs)
+        return True
+    return _read(raw, source, inputs)
 
 
-def _read(raw: bytes, source: Source, inputs: Inputs) -> None:
+def _read(raw: bytes, source: Source, inputs: Inputs) -> bool:
+    """Read a text.
+
+    Returns:
+        False where all of it was read and there is no Kubernetes object in it, not even of a kind
+        that is passed over.
+    """
     if len(raw) > MAX_BYTES:
         text = f"larger than {MAX_BYTES // 1024 // 1024} MiB; split it"
         inputs.troubles.append(Trouble(Location(source.name), text))
-        return
+        return True
     try:
         text = decode(raw)
     except ValueError as error:
         inputs.troubles.append(Trouble(Location(source.name), str(error)))
-        return
+        return True
     flaws: list[Flaw] = []
+    has_object = False
     for document in read_documents(text, flaws):
         inputs.documents += document.value is not None
+        has_object |= is_object(document.value)
         inputs.objects.extend(objects_of(document, source, inputs.troubles))
     inputs.troubles.extend(trouble_of(flaw, source) for flaw in flaws)
+    return has_object or any(flaw.fatal for flaw in flaws)
 
 
 def _kustomize(folder: str, inputs: Inputs) -> None:
@@ -154,4 +187,5 @@ def _kustomize(folder: str, inputs: Inputs) -> None:
         text = f"`{' '.join(command)}` failed: {words}"
         inputs.troubles.append(Trouble(Location(name), text))
         return
-    _read(done.stdout, Source(name, name, has_lines=False), inputs)
+    if not _read(done.stdout, Source(name, name, has_lines=False), inputs):
+        inputs.troubles.append(Trouble(Location(name), _NO_OBJECT))
