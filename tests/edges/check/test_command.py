@@ -192,6 +192,17 @@ def test_a_broken_file_is_named_and_the_others_are_checked(check: Check) -> None
     assert "error: none*.yaml: no file matches" in result.stderr
 
 
+def test_nothing_found_is_not_said_where_nothing_was_checked(check: Check) -> None:
+    missing = "error: missing/: cannot be read: No such file or directory\n"
+    for args in (("missing/",), ("missing/", "--fix")):
+        result = check(*args)
+        assert (result.exit_code, result.stdout, result.stderr) == (2, "", missing)
+    Path("shop.yaml").write_text(SERVICE.replace("  selector: {app: shop}\n", ""))
+    some = check("missing/", "shop.yaml")
+    assert some.exit_code == 2
+    assert some.stdout == "Nothing found in 1 Service in 1 document.\n"
+
+
 def test_other_yaml_is_passed_over_quietly(check: Check) -> None:
     Path("other.yaml").write_text(
         "a: 1\n---\n- b\n---\ntext\n---\napiVersion: example.com/v1\nkind: Thing\n---\n"
@@ -219,6 +230,7 @@ def test_a_pipe_without_objects_is_no_success(check: Check, output: str) -> None
     words = "standard input has no Kubernetes object; did the command before the pipe fail?"
     assert words in OUTPUTS[output](result)
     assert f"error: stdin: {words}\n" == result.stderr
+    assert "othing found" not in result.output
 
 
 @pytest.mark.parametrize("text", ["", "# soon\n", "---\n---\n", "hello\n", "kind: Service\n", "[]"])

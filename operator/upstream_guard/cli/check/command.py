@@ -409,7 +409,8 @@ def _fix(options: Options, report: Report, found: Sequence[Found]) -> None:
     for repair, reason in plan.patches:
         click.echo(fix.patch_text(repair, reason), nl=False)
     if not plan.files and not plan.patches:
-        click.echo("Nothing to fix: no finding has a remedy that is a patch.", err=True)
+        if not report.unread:
+            click.echo("Nothing to fix: no finding has a remedy that is a patch.", err=True)
     elif not options.quiet:
         by_hand = len(plan.patches)
         files = counted(len(plan.files), "file") + (

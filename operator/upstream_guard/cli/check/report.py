@@ -101,6 +101,11 @@ class Report:
         return RANKS[entry.severity] <= RANKS[self.fail_on]
 
     @property
+    def unread(self) -> bool:
+        """Whether something could not be read, and nothing was checked: "nothing found" would soothe."""
+        return self.exit_code == 2 and not self.services and not self.entries
+
+    @property
     def exit_code(self) -> int:
         """2 where something could not be read, else 1 where it fails, else 0."""
         if any(t.fatal for t in self.troubles):

@@ -28,7 +28,10 @@ class Paint(Protocol):
 
 
 def render(report: Report, look: Look) -> str:
-    """Findings that count, grouped by object, and a summary; with `quiet` a line for each finding."""
+    """Findings that count, grouped by object, and a summary; with `quiet` a line for each finding.
+
+    Empty where nothing could be checked: standard error says why.
+    """
     paint = _painted if look.color else _plain
     entries = [e for e in report.entries if e.counts]
     if look.quiet:
@@ -87,6 +90,8 @@ def _has_remedy(entry: Entry) -> bool:
 
 
 def _end(report: Report, paint: Paint) -> Iterator[str]:
+    if report.unread:
+        return
     yield summary(report)
     if any(e.counts and e.problem.windows for e in report.entries):
         told = "" if report.rate_given else ", which is assumed (--rate)"
