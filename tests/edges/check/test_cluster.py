@@ -1,12 +1,17 @@
 """A running cluster as the source: what is listed, and what is said about what cannot be."""
 
+import json
+import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from upstream_guard.cli.check.analysis import Question, analyse
 from upstream_guard.cli.check.cluster import read_cluster
+from upstream_guard.cli.check.command import command
 from upstream_guard.core.predict.facts import Facts
 from upstream_guard.kube.client import KubeClient
 
@@ -96,3 +101,40 @@ async def test_without_services_nothing_can_be_checked(serve: Callable[..., None
     serve(services=403)
     inputs = await read_cluster(None, None, ())
     assert [t.fatal for t in inputs.troubles] == [True]
+
+
+async def test_expired_credentials_are_told_once(api: Any, serve: Callable[..., None]) -> None:
+    serve()
+
+    async def refuse(_request: Any, _body: object) -> Any:
+        return api.failure(401, "Unauthorized")
+
+    api.handler = refuse
+    inputs = await read_cluster(None, "stage", ())
+    (trouble,) = inputs.troubles
+    assert str(trouble) == "cluster stage: cannot be read: Unauthorized: no"
+    assert trouble.fatal
+    assert not inputs.complete
+
+
+def test_a_server_that_is_down_is_told_once_and_nothing_else(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    with socket.socket() as unused:
+        # Bound without a listener: connections are refused, and no other program gets the port.
+        unused.bind(("127.0.0.1", 0))
+        server = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        config.write_text(
+            json.dumps(
+                {
+                    "current-context": "c",
+                    "clusters": [{"name": "c", "cluster": {"server": server}}],
+                    "users": [{"name": "c", "user": {}}],
+                    "contexts": [{"name": "c", "context": {"cluster": "c", "user": "c"}}],
+                }
+            )
+        )
+        result = CliRunner().invoke(command, ["--kubeconfig", str(config), "--context", "c"])
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: cluster c: cannot be read: Unreachable: ")

@@ -33,6 +33,14 @@ class _Listed:
             yield f"/{self.group}/namespaces/{namespace}/{self.plural}"
 
 
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """Why a kind could not be listed, and the path that was asked for."""
+
+    path: str
+    error: ApiError
+
+
 _GATEWAY_API: Final = "apis/gateway.networking.k8s.io/v1"
 
 _KINDS: Final = (
@@ -74,36 +82,45 @@ async def read_cluster(
     inputs = Inputs()
     source = Source(f"cluster {context}" if context else "cluster", "cluster", has_lines=False)
     try:
-        found = await asyncio.gather(*(_list(client, kind, namespaces, inputs) for kind in _KINDS))
+        found = await asyncio.gather(*(_list(client, kind, namespaces) for kind in _KINDS))
     finally:
         await client.close()
-    for kind, items in zip(_KINDS, found, strict=True):
-        inputs.documents += len(items)
-        inputs.objects.extend(_located(kind, items, source))
+    refusals = [answer for answer in found if isinstance(answer, _Refusal)]
+    if len(refusals) == len(_KINDS):
+        # A server that is down, or credentials that have expired: one cause, not one for each kind.
+        text = f"cannot be read: {refusals[0].error}"
+        inputs.troubles.append(Trouble(Location(source.name), text))
+        return inputs
+    for kind, answer in zip(_KINDS, found, strict=True):
+        if isinstance(answer, _Refusal):
+            _tell(kind, answer, inputs)
+        else:
+            inputs.documents += len(answer)
+            inputs.objects.extend(_located(kind, answer, source))
     inputs.complete = not namespaces and not inputs.troubles
     return inputs
 
 
 async def _list(
-    client: KubeClient, kind: _Listed, namespaces: Sequence[str], inputs: Inputs
-) -> list[dict[str, Any]]:
+    client: KubeClient, kind: _Listed, namespaces: Sequence[str]
+) -> list[dict[str, Any]] | _Refusal:
     items: list[dict[str, Any]] = []
     for path in kind.paths(namespaces):
         try:
             found, _ = await client.list_pages(path)
         except ApiError as error:
-            _tell(kind, path, error, inputs)
-            return []
+            return _Refusal(path, error)
         items += found
     return items
 
 
-def _tell(kind: _Listed, path: str, error: ApiError, inputs: Inputs) -> None:
+def _tell(kind: _Listed, refusal: _Refusal, inputs: Inputs) -> None:
+    error = refusal.error
     if error.status == 404 and not kind.needed:
         inputs.notes.append(f"{kind.kind}: this cluster does not have the kind")
         return
     why = "not allowed to list them" if error.status in {401, 403} else str(error)
-    text = f"{kind.kind}: {why} (GET {path}), so they were left out"
+    text = f"{kind.kind}: {why} (GET {refusal.path}), so they were left out"
     fatal = kind.needed or error.status not in {403, 404}
     inputs.troubles.append(Trouble(Location(""), text, fatal))
 
