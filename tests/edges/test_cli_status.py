@@ -355,7 +355,7 @@ def test_without_a_cluster(server, tmp_path):
     assert "context 'there'" in server.run("status", "--context", "there").stderr
     result = CliRunner().invoke(main, ["status", "--kubeconfig", str(tmp_path / "none")])
     assert result.exit_code == 2
-    assert "cannot use the kubeconfig" in result.stderr
+    assert f"there is no kubeconfig at {tmp_path / 'none'}" in result.stderr
     server.write("http://127.0.0.1:1")
     result = server.run("status")
     assert result.exit_code == 2

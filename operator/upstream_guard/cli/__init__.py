@@ -1,6 +1,10 @@
 """The command line: one file per command, imported only when that command runs."""
 
+import errno
 import importlib
+import os
+import sys
+from typing import Any
 
 import click
 
@@ -14,9 +18,28 @@ COMMANDS = {
     "uninstall": "upstream_guard.cli.uninstall",
 }
 
+_UNWRITABLE = frozenset({errno.EBADF, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC})
+
 
 class LazyGroup(click.Group):
     """A group that imports a command's module when it is asked for, so `--help` stays quick."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run, and say in a line where the output cannot be written: the disk is full, or it is closed.
+
+        The exit code is 2 then, for 1 is a verdict to `check` and `status`.
+        """
+        if sys.stdout is None:
+            # Python leaves none where the caller closed it. Of this one, only writing fails.
+            sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w", encoding="utf-8")
+        try:
+            return super().__call__(*args, **kwargs)
+        except OSError as error:
+            if error.filename is not None or error.errno not in _UNWRITABLE:
+                raise
+            click.echo(f"Error: the output cannot be written: {error.strerror}", err=True)
+            sys.stdout = None  # no second complaint at the exit
+            sys.exit(2)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of all commands, in the order of a user's first day."""

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from upstream_guard.controller.uninstall import Options, Outcome, Uninstaller
 from upstream_guard.core.names import OPERATOR_NAMESPACE
-from upstream_guard.kube.client import KubeClient, KubeError
+from upstream_guard.kube.client import ConfigError, KubeClient, KubeError
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,8 @@ def command(
       upstream-guard uninstall --context staging
       upstream-guard uninstall --yes --keep-crds
 
-    Exit codes: 0 all is removed, 1 something could not be, 2 wrong usage or no consent.
+    Exit codes: 0 all is removed, 1 something could not be, 2 wrong usage, no usable kubeconfig, or no
+    consent.
     """  # noqa: D301 - click reads \b
     console = Console(highlight=False)
     options = Options(namespace, keep_crds=keep_crds, dry_run=dry_run, timeout=timeout)
@@ -78,6 +79,9 @@ def command(
         _ask(context, keep_crds)
     try:
         outcome = asyncio.run(_run(kubeconfig, context, options, console))
+    except ConfigError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)
     except KubeError as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:

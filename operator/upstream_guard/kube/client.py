@@ -5,14 +5,20 @@ credentials); this adds paths, patches, watches and one error type.
 """
 
 import asyncio
+import base64
 import json
+import logging
+import os
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
+import yaml
 from kubernetes.aio import config as kube_config
 from kubernetes.aio.client import ApiClient, Configuration
 
@@ -90,28 +96,24 @@ class KubeClient:
         Raises:
             ConfigError: There is no kubeconfig, it cannot be read, or it lacks the context.
         """
-        configuration = Configuration()
-        in_cluster = kubeconfig is None and context is None and _in_cluster()
-        try:
-            if in_cluster:
+        configuration = Configuration(host="")
+        where = kubeconfig or _default_kubeconfig()
+        if kubeconfig is None and context is None and _in_cluster():
+            where = str(_SERVICE_ACCOUNT)
+            try:
                 kube_config.load_incluster_config(client_configuration=configuration)
                 namespace = _pod_namespace()
-            else:
-                await kube_config.load_kube_config(
-                    config_file=kubeconfig, context=context, client_configuration=configuration
-                )
-                namespace = _context_namespace(kubeconfig, context)
-        except (kube_config.ConfigException, OSError, ValueError, TypeError) as error:
-            where = kubeconfig or "$KUBECONFIG or ~/.kube/config"
-            raise ConfigError(
-                f"cannot use the kubeconfig {where}"
-                + (f" with context {context!r}" if context else "")
-                + f": {error}. Pass --kubeconfig FILE and --context NAME "
-                "(`kubectl config get-contexts` lists them)."
-            ) from error
+            except (kube_config.ConfigException, OSError, ValueError) as error:
+                raise ConfigError(f"cannot use the pod's own credentials: {error}") from error
+        else:
+            namespace = await _load_kubeconfig(where, context, configuration)
         configuration.connection_pool_maxsize = 0
         configuration.retries = None
-        return cls(ApiClient(configuration), namespace)
+        try:
+            api = ApiClient(configuration)
+        except OSError as error:  # an ssl.SSLError is one
+            raise _unusable(where, _bad_certificate(configuration, error)) from error
+        return cls(api, namespace)
 
     @property
     def configuration(self) -> Configuration:
@@ -272,10 +274,215 @@ def _pod_namespace() -> str:
     return (_SERVICE_ACCOUNT / "namespace").read_text().strip()
 
 
-def _context_namespace(kubeconfig: str | None, context: str | None) -> str:
-    contexts, active = kube_config.list_kube_config_contexts(config_file=kubeconfig)
-    chosen = next((c for c in contexts if c["name"] == context), active)
-    return str((chosen.get("context") or {}).get("namespace") or "default")
+class _Cluster(msgspec.Struct, rename="kebab"):
+    """What a kubeconfig says of a cluster, as far as an odd value would break the official client."""
+
+    server: str = ""
+    certificate_authority: str | None = None
+    certificate_authority_data: str | None = None
+
+    def __post_init__(self) -> None:
+        _refuse_other_than_base64("certificate-authority-data", self.certificate_authority_data)
+
+
+class _Exec(msgspec.Struct):
+    command: str
+    args: list[str] | None = None
+
+
+class _User(msgspec.Struct, rename="kebab"):
+    exec: _Exec | None = None
+    client_certificate: str | None = None
+    client_certificate_data: str | None = None
+    client_key: str | None = None
+    client_key_data: str | None = None
+
+    def __post_init__(self) -> None:
+        _refuse_other_than_base64("client-certificate-data", self.client_certificate_data)
+        _refuse_other_than_base64("client-key-data", self.client_key_data)
+
+
+class _Context(msgspec.Struct):
+    cluster: str = ""
+    user: str | None = None
+    namespace: str | None = None
+
+
+class _NamedCluster(msgspec.Struct):
+    name: str
+    cluster: _Cluster | None = None
+
+
+class _NamedUser(msgspec.Struct):
+    name: str
+    user: _User | None = None
+
+
+class _NamedContext(msgspec.Struct):
+    name: str
+    context: _Context | None = None
+
+
+class _Kubeconfig(msgspec.Struct, rename="kebab"):
+    """The shape of one file; fields that are not here are the official client's business."""
+
+    clusters: list[_NamedCluster] | None = None
+    users: list[_NamedUser] | None = None
+    contexts: list[_NamedContext] | None = None
+    current_context: str | None = None
+
+
+def _refuse_other_than_base64(field: str, value: str | None) -> None:
+    try:
+        base64.standard_b64decode(value or "")
+    except ValueError as error:
+        raise ValueError(f"{field} is not base64") from error
+
+
+_ODD: Final = (
+    *(yaml.YAMLError, kube_config.ConfigException, aiohttp.ClientError, TimeoutError),
+    *(OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError),
+)
+"""What PyYAML and the official client raise over a file that is not as they expect."""
+
+
+def _default_kubeconfig() -> str:
+    return os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
+
+
+def _unusable(where: str | Path, why: str, remedy: str = "") -> ConfigError:
+    remedy = remedy or "Correct it, or pass another with --kubeconfig FILE"
+    return ConfigError(f"cannot use the kubeconfig {where}: {why.rstrip('.')}. {remedy}.")
+
+
+async def _load_kubeconfig(where: str, context: str | None, configuration: Configuration) -> str:
+    """Fill in address and credentials.
+
+    Args:
+        where: A path, or several as in `$KUBECONFIG`.
+        context: A context of it; None means the current one.
+        configuration: Is filled in; its host is empty before.
+
+    Returns:
+        The namespace of the context.
+
+    Raises:
+        ConfigError: In one line, which file is unusable, why, and what to do.
+    """
+    files = _read_kubeconfigs(where)
+    chosen = _chosen_context(where, files, context)
+    with _overheard() as complaints:
+        try:
+            await kube_config.load_kube_config(
+                config_file=where, context=chosen.name, client_configuration=configuration
+            )
+        except _ODD as error:
+            why = " ".join(str(error).split()) or type(error).__name__
+            raise _unusable(where, f"context {chosen.name!r}: {why}") from error
+    if complaints and not (configuration.api_key or configuration.cert_file):
+        plugin = _exec_command(files, chosen)
+        why = f"its exec plug-in {plugin!r} gave no credentials: {'; '.join(complaints)}"
+        raise _unusable(where, why, "Install or repair the plug-in, or pass another --context NAME")
+    if not _is_url(configuration.host):
+        why = f"the server of context {chosen.name!r} is {configuration.host!r}"
+        raise _unusable(where, f"{why}, not a URL such as https://192.0.2.7:6443")
+    return (chosen.context and chosen.context.namespace) or "default"
+
+
+def _read_kubeconfigs(where: str) -> list[_Kubeconfig]:
+    """The files of a list of paths; as with kubectl, some of them may be missing."""
+    paths = [Path(path).expanduser() for path in where.split(os.pathsep) if path]
+    files = [file for path in paths if (file := _read_kubeconfig(path))]
+    if not files:
+        raise ConfigError(
+            f"there is no kubeconfig at {where}: pass --kubeconfig FILE or set KUBECONFIG"
+        )
+    return files
+
+
+def _read_kubeconfig(path: Path) -> _Kubeconfig | None:
+    try:
+        document = yaml.safe_load(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise _unusable(path, error.strerror or str(error)) from error
+    except _ODD as error:
+        raise _unusable(path, f"it is not YAML: {_yaml_problem(error)}") from error
+    if document is None:
+        raise _unusable(path, "it is empty")
+    if not isinstance(document, dict):
+        kind = "a list" if isinstance(document, list) else "a single value"
+        raise _unusable(path, f"it holds {kind}, not the fields of a kubeconfig")
+    try:
+        return msgspec.convert(document, _Kubeconfig)
+    except msgspec.ValidationError as error:
+        raise _unusable(path, str(error).replace("`$.", "`")) from error
+
+
+def _yaml_problem(error: Exception) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        return f"line {error.problem_mark.line + 1}: {error.problem}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _chosen_context(where: str, files: Sequence[_Kubeconfig], name: str | None) -> _NamedContext:
+    contexts = [context for file in files for context in file.contexts or ()]
+    known = ", ".join(context.name for context in contexts[:10])
+    remedy = f"Pass --context NAME, one of: {known}" if known else ""
+    # Of several files the last word counts for the official client.
+    current = [file.current_context for file in files if file.current_context]
+    if name is None and not current:
+        raise _unusable(where, "it names no current-context", remedy)
+    name = name or current[-1]
+    for context in contexts:
+        if context.name == name:
+            return context
+    raise _unusable(where, f"it has no context {name!r}", remedy)
+
+
+def _exec_command(files: Sequence[_Kubeconfig], chosen: _NamedContext) -> str:
+    name = chosen.context and chosen.context.user
+    users = (user for file in files for user in file.users or () if user.name == name)
+    return next((user.user.exec.command for user in users if user.user and user.user.exec), "")
+
+
+@contextmanager
+def _overheard() -> Iterator[list[str]]:
+    """What the official client complains of; why a plug-in failed is only in its log."""
+    complaints: list[str] = []
+
+    def keep(record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING:
+            return True
+        complaints.append(" ".join(record.getMessage().split()))
+        return False
+
+    log = logging.getLogger(kube_config.load_kube_config.__module__)
+    log.addFilter(keep)
+    try:
+        yield complaints
+    finally:
+        log.removeFilter(keep)
+
+
+def _is_url(host: str) -> bool:
+    try:
+        url = urlsplit(host)
+        # Reading a port that is none raises.
+        return url.scheme in {"http", "https"} and bool(url.hostname) and url.port != 0
+    except ValueError:
+        return False
+
+
+def _bad_certificate(configuration: Configuration, error: OSError) -> str:
+    """Which of the certificates is the one that could not be loaded, and why."""
+    why = error.strerror or str(error)
+    try:
+        ssl.create_default_context(cafile=configuration.ssl_ca_cert)
+    except OSError:
+        return f"certificate-authority(-data) holds no certificate authority ({why})"
+    return f"client-certificate(-data) and client-key(-data) are no pair of certificate and key ({why})"
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:

@@ -327,7 +327,8 @@ def _read_cluster(options: Options) -> Inputs:
     try:
         return asyncio.run(read_cluster(options.kubeconfig, options.context, options.namespaces))
     except KubeError as error:
-        raise click.UsageError(str(error)) from error
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)
 
 
 def _report(options: Options, inputs: Inputs, found: Sequence[Found], services: int) -> Report:
