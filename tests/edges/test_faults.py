@@ -378,6 +378,12 @@ class TestRounds:
 
 
 class TestTrials:
+    def test_a_window_belongs_to_the_fault_in_which_it_was_detected(self) -> None:
+        """Its first failure may be placed before: of what a gateway counts, only two looks are known."""
+        early = replace(window(BASE.began - 2.5), detected=BASE.began + 0.4)
+        before = window(BASE.began - 2.5)
+        assert make_trial(BASE, [], [early, before]).windows == (early,)
+
     def test_are_of_what_came_after_the_fault(self) -> None:
         records = [
             Record(990.0, 990.1, 0.0, "502"),

@@ -198,7 +198,8 @@ def make_trial(base: Trial, records: Sequence[Record], windows: Sequence[Told]) 
     """
     after = [r for r in records if r.sent >= base.began - EARLY]
     failed = [r for r in after if r.failed]
-    ours = [window for window in windows if window.opened >= base.began - EARLY]
+    # Not by its first failure: of one that a gateway counted, only the two looks around it are known.
+    ours = [window for window in windows if window.detected >= base.began - EARLY]
     return replace(
         base,
         requests=len(after),

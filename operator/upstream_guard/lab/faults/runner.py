@@ -112,8 +112,8 @@ class Watch:
         return [replace(w, event=self._events.get(w.id, 0.0)) for w in self._windows.values()]
 
     def opened(self, since: float) -> bool:
-        """Whether one opened since that Unix time."""
-        return any(window.opened >= since for window in self._windows.values())
+        """Whether one was detected since that Unix time."""
+        return any(window.detected >= since for window in self._windows.values())
 
     def closed(self) -> bool:
         """Whether none is open."""
