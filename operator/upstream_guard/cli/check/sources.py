@@ -52,11 +52,16 @@ def read_all(paths: Iterable[str], kustomizations: Iterable[str]) -> Inputs:
     """
     inputs = Inputs()
     seen: dict[str, bool] = {}
-    for given in dict.fromkeys(paths):
-        if given == STDIN:
-            _read_stdin(inputs)
-        else:
-            _read_given(given, seen, inputs)
+    named = dict.fromkeys(paths)
+    if STDIN in named:
+        del named[STDIN]
+        _read_stdin(inputs)
+    empty = [given for given in named if not _read_given(given, seen, inputs)]
+    for given in empty:
+        if len(empty) == len(named):
+            inputs.troubles.append(Trouble(Location(given), _NO_OBJECT))
+        else:  # A shell makes *.yaml of everything, also of what is no manifest.
+            inputs.notes.append(f"{given}: {_NO_OBJECT}")
     for folder in kustomizations:
         _kustomize(folder, inputs)
     return inputs
@@ -68,20 +73,22 @@ def _read_stdin(inputs: Inputs) -> None:
         inputs.troubles.append(Trouble(Location("stdin"), text))
 
 
-def _read_given(given: str, seen: dict[str, bool], inputs: Inputs) -> None:
+def _read_given(given: str, seen: dict[str, bool], inputs: Inputs) -> bool:
     """What one argument stands for, but no file twice.
 
     Args:
         given: A file, a folder or a glob.
         seen: What `_read_file` returned for each file that was read.
         inputs: Goes on here.
+
+    Returns:
+        False where it stands for files, and there is no Kubernetes object in any of them.
     """
     files = list(_expand(given, inputs))
     for path in files:
         if path not in seen:
             seen[path] = _read_file(path, inputs)
-    if files and not any(seen[path] for path in files):
-        inputs.troubles.append(Trouble(Location(given), _NO_OBJECT))
+    return not files or any(seen[path] for path in files)
 
 
 def _expand(given: str, inputs: Inputs) -> Iterator[str]:
