@@ -39,8 +39,8 @@ FAULTS: Final[tuple[Fault, ...]] = (
     Fault("malformed", "NUL in a header", _only(Cause.MALFORMED), inject.sample("malformed")),
     Fault(
         "malformed-status",
-        "not HTTP at all",
-        _only(Cause.MALFORMED),
+        "the app answers as an SSH server",
+        _only(Cause.PROTOCOL_MISMATCH),
         inject.sample("malformed-status"),
     ),
     Fault(
