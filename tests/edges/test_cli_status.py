@@ -416,7 +416,11 @@ def read_lines(stream, count, seconds=120.0):
 
 def test_watching_prints_what_changed_and_survives_a_failing_server(server):
     command = server.command("status", "--watch", "-o", "json")
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
+    # A shell has jobs in the background ignore Ctrl-C, and tests may be one.
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  # no threads
+    )  # fmt: skip
     try:
         (first,) = read_lines(process.stdout, 1)
         assert json.loads(first)["well"] is True
