@@ -100,10 +100,7 @@ def report(gateways: Sequence[str], apps: Sequence[str], rows: Rows) -> None:
 )  # fmt: skip
 @click.option("--repeats", default=2, show_default=True, help="Restarts, of each kind.")
 @click.option("--rate", default=200.0, show_default=True, help="Requests a second.")
-@click.option(
-    "--kept", type=click.FloatRange(0, 1), default=0.5, show_default=True,
-    help="Share of them over kept-alive client connections.",
-)  # fmt: skip
+@rollouts.kept_option
 def main(
     gateways: tuple[str, ...],
     path: Path | None,

@@ -161,10 +161,7 @@ def _verdict(gateway: str, rows: Rows, guarded: Sequence[Json], repeats: int) ->
 )  # fmt: skip
 @click.option("--hook-repeats", default=3, show_default=True, help="Restarts with each fixed hook.")
 @click.option("--rate", default=300.0, show_default=True, help="Requests a second.")
-@click.option(
-    "--kept", type=click.FloatRange(0, 1), default=0.5, show_default=True,
-    help="Share of them over kept-alive client connections.",
-)  # fmt: skip
+@rollouts.kept_option
 def main(
     gateways: tuple[str, ...],
     path: Path | None,

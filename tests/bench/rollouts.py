@@ -69,6 +69,17 @@ def json_option(command: Callable[..., None]) -> Callable[..., None]:
     )(command)
 
 
+def kept_option(command: Callable[..., None]) -> Callable[..., None]:
+    """`--kept`, the share of requests on connections that clients keep, from 0 to 1."""
+    return click.option(
+        "--kept",
+        type=click.FloatRange(0, 1),
+        default=0.5,
+        show_default=True,
+        help="Share of them over kept-alive client connections.",
+    )(command)
+
+
 class Measurement(click.Command):
     """A command whose errors people can read."""
 

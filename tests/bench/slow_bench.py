@@ -167,10 +167,7 @@ def report(gateways: Sequence[str], rows: Rows) -> bool:
     "--seconds", type=click.FloatRange(0.2, 8), default=4.0, show_default=True, help="For how long each time.",
 )  # fmt: skip
 @click.option("--rate", default=300.0, show_default=True, help="Requests a second.")
-@click.option(
-    "--kept", type=click.FloatRange(0, 1), default=0.5, show_default=True,
-    help="Share of them over kept-alive client connections.",
-)  # fmt: skip
+@rollouts.kept_option
 def main(
     gateways: tuple[str, ...], path: Path | None, by: str, seconds: float, rate: float, kept: float
 ) -> None:
