@@ -133,13 +133,13 @@ class Metrics:
         )
         self.predictions_open = Gauge(
             "upstream_guard_predictions_open",
-            "Predicted windows of changes that are not over.",
+            "Predicted windows of changes that are not over, or over so recently that they may be open yet.",
             GUARD,
             registry=reg,
         )
         self.predicted_lost = Gauge(
             "upstream_guard_predicted_lost_requests",
-            "Requests expected to fail in the predicted windows of changes that are not over.",
+            "Requests expected to fail in the predicted windows that upstream_guard_predictions_open counts.",
             GUARD,
             registry=reg,
         )

@@ -17,6 +17,7 @@ from upstream_guard.core.model import Guard, ObjectRef, Pod, Service
 from upstream_guard.core.predict.announce import (
     announce,
     likely,
+    outlast,
     prediction_status,
     standing_risks,
 )
@@ -91,6 +92,7 @@ class _Memory:
         pods: The Service's pods at that look.
         gateways: Those in front of it.
         open: Changes that are not over, by their keys.
+        closing: What was expected of changes that are over, for as long as a window may be theirs.
         risks: As of the last review, or of the status that an earlier controller wrote.
         asked: What the last review that was asked for depends on.
         review_after: Monotonic time before which no other review is made.
@@ -103,6 +105,9 @@ class _Memory:
     pods: tuple[Pod, ...]
     gateways: tuple[GatewayFacts, ...]
     open: dict[tuple[ChangeKind, str], _Open] = field(default_factory=dict)
+    closing: dict[tuple[ChangeKind, str], tuple[PredictionStatus, ...]] = field(
+        default_factory=dict
+    )
     risks: tuple[RiskStatus, ...] = ()
     asked: tuple[object, ...] = ()
     review_after: float = 0.0
@@ -296,6 +301,7 @@ class Predictions:
         for key, known in list(memory.open.items()):
             if is_over(known.begun, sight, now):
                 del memory.open[key]
+                memory.closing[key] = _closing(known, now)
                 self._score(ref, known, now)
         self._begin(ref, memory, begin(memory.sight, sight, ongoing, now))
         memory.sight = sight
@@ -316,6 +322,7 @@ class Predictions:
 
     def _take_on(self, ref: ObjectRef, memory: _Memory, begun: Begun) -> None:
         """The same kind of change of the same thing again takes the place of the one before."""
+        memory.closing.pop(begun.key, None)
         before = memory.open.pop(begun.key, None)
         if before is not None:
             self._score(ref, before, begun.at)
@@ -327,9 +334,10 @@ class Predictions:
         if memory.alarm is not None:
             memory.alarm.cancel()
             memory.alarm = None
-        ends = min((deadline(known.begun) for known in memory.open.values()), default=math.inf)
-        if ends < math.inf:
-            delay = max(0.05, ends - self._clock() + 0.05)
+        ends = [deadline(known.begun) for known in memory.open.values()]
+        ends += [window.until for windows in memory.closing.values() for window in windows]
+        if ends:
+            delay = max(0.05, min(ends) - self._clock() + 0.05)
             memory.alarm = asyncio.get_running_loop().call_later(delay, self._touched, ref)
 
     def _ask_review(self, ref: ObjectRef, memory: _Memory, gather: Gatherer) -> None:
@@ -347,8 +355,13 @@ class Predictions:
             self._kick.set()
 
     def _outlook(self, ref: ObjectRef, memory: _Memory) -> Outlook:
-        latest = sorted(memory.open.values(), key=lambda known: -known.begun.at)
-        predictions = tuple(window for known in latest for window in known.windows)
+        now = self._clock()
+        memory.closing = {
+            k: ws for k, ws in memory.closing.items() if any(w.until > now for w in ws)
+        }
+        found = [*(known.windows for known in memory.open.values()), *memory.closing.values()]
+        latest = sorted((windows for windows in found if windows), key=lambda ws: -ws[0].began)
+        predictions = tuple(window for windows in latest for window in windows)
         labels = (ref.namespace, ref.name)
         self._metrics.predictions_open.labels(*labels).set(len(predictions))
         self._metrics.predicted_lost.labels(*labels).set(sum(p.lost for p in predictions))
@@ -473,6 +486,12 @@ def _ended(prediction: Prediction, now: float) -> Prediction:
     span = prediction.span
     last = span[1] if span is not None and math.isfinite(span[1]) else now
     return replace(prediction, until=max(now, last) + AFTERMATH)
+
+
+def _closing(known: _Open, now: float) -> tuple[PredictionStatus, ...]:
+    """What is told of a change that is over: its windows may open, or be open, a while longer."""
+    until = max((_ended(p, now).until for p in known.said), default=now + AFTERMATH)
+    return tuple(outlast(window, until) for window in known.windows)
 
 
 def _news(windows: tuple[Window, ...], known: _Open, memory: _Memory) -> tuple[Window, ...]:

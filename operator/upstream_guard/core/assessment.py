@@ -47,7 +47,7 @@ class Situation:
         workload: `kind/name` that owns the pods, for advice; empty where there is none.
         ports: The probed port, by pod UID.
         sleep_supported: The API server knows the `sleep` hook.
-        predictions: Windows predicted of changes that are not over.
+        predictions: Windows predicted of changes that are not over, or that may be open yet.
         risks: What waits for the next change, worst first.
         surge: A replica that was added for a drain.
         routes: What is asked through the gateways.

@@ -119,7 +119,7 @@ class DrainStatus:
 
 @dataclass(frozen=True, slots=True)
 class PredictionStatus:
-    """One predicted window of a change that is not over, as the status tells it.
+    """One predicted window of a change, as the status tells it until no window of it may be open any more.
 
     Numbers are rounded already, so that what is read back from a status is what was written.
 

@@ -77,6 +77,16 @@ def prediction_status(begun: Begun, window: Window, made_at: float) -> Predictio
     )
 
 
+def outlast(prediction: PredictionStatus, until: float) -> PredictionStatus:
+    """The same when its change is over.
+
+    Args:
+        prediction: As it was told.
+        until: Unix seconds until which a window may still be this change's.
+    """
+    return replace(prediction, until=_milliseconds(until))
+
+
 def standing_risks(problems: Iterable[Problem]) -> tuple[RiskStatus, ...]:
     """What a review found that is worth a warning, worst first."""
     return tuple(_risk(p) for p in problems if p.finding.severity is not Severity.INFO)
