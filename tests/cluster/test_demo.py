@@ -23,6 +23,8 @@ CONTRACT = {
     "window_seconds": float,
     "change_seconds": float,
 }
+RUNS = 3
+"""At most: a run is repeated where a connection was lost in the middle of kube-proxy's own transaction."""
 
 
 def demo(*flags: str) -> "subprocess.CompletedProcess[str]":
@@ -33,14 +35,24 @@ def demo(*flags: str) -> "subprocess.CompletedProcess[str]":
     )  # fmt: skip
 
 
+def untranslated(cluster: Cluster) -> int:
+    """Connections that met kube-proxy's rules while they were exchanged (docs/decisions/0027)."""
+    log = cluster.logs / "gateway-nginx.log"
+    return log.read_text(errors="replace").count("(101: ") if log.exists() else 0
+
+
 def test_a_guarded_rollout_loses_nothing_where_a_plain_one_does(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     figures, picture = tmp_path / "runs.json", tmp_path / "timeline.png"
-    done = demo(
-        "--gateway", "nginx", "--scenario", "rollout", "--variant", "plain", "--variant", "guarded",
-        "--json", str(figures), "--picture", str(picture),
-    )  # fmt: skip
+    for _ in range(RUNS):
+        before = untranslated(cluster)
+        done = demo(
+            "--gateway", "nginx", "--scenario", "rollout", "--variant", "plain",
+            "--variant", "guarded", "--json", str(figures), "--picture", str(picture),
+        )  # fmt: skip
+        if untranslated(cluster) == before:
+            break
     assert done.returncode == 0, done.stdout + done.stderr
     plain, guarded = json.loads(figures.read_text())["runs"]
     for run in (plain, guarded):
