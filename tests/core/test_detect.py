@@ -134,6 +134,7 @@ class Play:
                 endpoint,
                 None,
                 replica,
+                failures is not None,
             )
         )
 
@@ -311,6 +312,42 @@ class TestMetricsEye:
         play.count(s200=100, s500=9, classes=True)
         play.wait(0.5)
         assert (play.last.lost, play.last.counted) == (9, Counted.ESTIMATED)
+
+    def test_of_a_class_the_apps_own_500_is_no_window(self) -> None:
+        """HAProxy counts its own failures as well: with none of them, the 5xx are the app's."""
+        play = Play()
+        play.set(gateways={"public": behaviour("haproxy")}, policy=DetectionPolicy())
+        for _ in range(3):
+            play.count(s200=100, s500=60, classes=True, failures={})
+        assert play.news == []
+        play.count(s200=100, s500=60, classes=True, failures={Failure.RETRY: 60})
+        assert play.news == []
+        play.count(s200=100, s500=64, classes=True, failures={Failure.CONNECT: 4})
+        play.wait(0.5)
+        assert play.kinds == ["opened"]
+        assert play.last.lost == 4
+
+    def test_of_a_class_the_apps_own_500_is_a_window_where_the_guard_says_so(self) -> None:
+        play = Play()
+        play.set(policy=DetectionPolicy(error_statuses=(500, 502, 503, 504)))
+        play.count(s200=100, s500=60, classes=True, failures={})
+        play.wait(0.5)
+        assert (play.kinds, play.last.lost) == (["opened"], 60)
+
+    def test_of_a_class_the_apps_own_503_is_seen_by_route_and_reckoned(self) -> None:
+        play = Play()
+        play.set(gateways={"public": behaviour("haproxy")})
+        play.count(1, s200=100, classes=True, failures={})
+        play.keep_asking(1)
+        own = replace(failing(play.now, Cause.APP_ERROR), status=503)
+        play.set(endpoints=(endpoint(1, own), endpoint(2, own), endpoint(3)))
+        play.keep_asking(1, 503)
+        play.set(trusted=False)
+        play.count(0.5, s500=100, classes=True, failures={})
+        play.keep_asking(7)
+        assert play.kinds[-1] == "closed"
+        assert (play.last.cause, play.last.counted) == (Cause.APP_ERROR, Counted.ESTIMATED)
+        assert play.last.lost == pytest.approx(100, rel=0.5)
 
     def test_the_route_opens_and_the_count_gives_the_number(self) -> None:
         play = Play()
@@ -508,6 +545,29 @@ class TestDirectEye:
         play.wait(1)
         assert play.kinds == ["opened"]
         assert play.last.opened == START
+
+    def test_the_apps_own_500_is_no_window(self) -> None:
+        """Whatever its probes say: a gateway passes the status on, and it is none of `errorStatuses`."""
+        play = Play()
+        play.keep_asking(1)
+        own = replace(failing(play.now, Cause.APP_ERROR), status=500)
+        play.set(endpoints=(endpoint(1, own), endpoint(2, own), endpoint(3)))
+        play.wait(3)
+        play.keep_asking(3, 500)
+        assert play.news == play.hidden == []
+        play.set(policy=DetectionPolicy(error_statuses=(500,)))
+        play.keep_asking(1, 500)
+        assert play.kinds == ["opened"]
+        assert play.last.cause is Cause.APP_ERROR
+
+    @pytest.mark.parametrize("status", [503, 0, 200], ids=["503", "no status", "gRPC"])
+    def test_an_app_that_does_not_serve_by_its_own_word_is_one(self, status: int) -> None:
+        play = Play()
+        own = replace(failing(play.now, Cause.APP_ERROR), status=status)
+        play.set(endpoints=(endpoint(1, own), endpoint(2), endpoint(3)))
+        play.wait(1)
+        assert play.kinds == ["opened"]
+        assert play.last.cause is Cause.APP_ERROR
 
     def test_a_blind_operator_says_nothing(self) -> None:
         play = Play()

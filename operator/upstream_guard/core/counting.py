@@ -125,6 +125,7 @@ def _delta(subject: Subject, base: Count, count: Count) -> GatewayDelta:
         failures=_less(count.failures, base.failures),
         endpoint=subject.endpoint,
         healthy=count.healthy,
+        tells_failures=bool(count.failures),
     )
 
 

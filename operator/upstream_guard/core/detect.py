@@ -277,7 +277,14 @@ def advance(watch: Watch, scene: Scene, now: float, sighting: Sighting | None = 
     before, seconds = _direct_share(watch), min(LONGEST_LOOK, max(0.0, now - watch.direct.at))
     watch = _with_closer(_taken(watch, scene, sighting), sighting, now)
     keep_from = min((o.first for o in watch.open.values()), default=math.inf)
-    direct = look(watch.direct, scene.endpoints, now, trusted=scene.trusted, keep_from=keep_from)
+    direct = look(
+        watch.direct,
+        scene.endpoints,
+        now,
+        scene.policy,
+        trusted=scene.trusted,
+        keep_from=keep_from,
+    )
     watch = replace(watch, direct=direct, emptied=_emptied(watch, direct, scene, now))
     if before or _direct_share(watch):
         watch = _with_direct_loss(watch, scene, before * seconds, now)
@@ -561,7 +568,7 @@ def _direct_alone(watch: Watch, scene: Scene, now: float) -> tuple[Watch, tuple[
 
 
 def _probes_failed(direct: Direct) -> int:
-    return sum(direct.ailing[address].failures for address in direct.failing)
+    return sum(direct.ailing[address].failures for address in direct.felt)
 
 
 def _refuted(watch: Watch) -> bool:
@@ -579,7 +586,7 @@ def _retried(watch: Watch, scene: Scene) -> bool:
     """Each gateway tries another endpoint after this, and there is one that serves."""
     if watch.emptied or watch.direct.share >= 1 or not scene.gateways:
         return False
-    causes = {watch.direct.ailing[address].cause for address in watch.direct.failing}
+    causes = {watch.direct.ailing[address].cause for address in watch.direct.felt}
     return all(
         cause in behaviour.answers and behaviour.answers[cause].retried
         for behaviour in scene.gateways.values()
@@ -612,11 +619,11 @@ def _hidden(watch: Watch, scene: Scene, sighting: Sighting | None) -> Iterator[H
                 sighting.gateway,
                 f"{sighting.gateway} tried {retries} requests again, and no user saw a failure",
             )
-    if not watch.direct.failing or watch.open or not (_refuted(watch) or _retried(watch, scene)):
+    if not watch.direct.felt or watch.open or not (_refuted(watch) or _retried(watch, scene)):
         return
     bad = ", ".join(
         f"{address} ({watch.direct.ailing[address].cause})"
-        for address in sorted(watch.direct.failing)[:3]
+        for address in sorted(watch.direct.felt)[:3]
     )
     for gateway in sorted(scene.gateways):
         yield Hidden(
@@ -691,7 +698,9 @@ def _lost(watch: Watch, scene: Scene, gateway: str, known: Open) -> tuple[int, C
     """
     lane = watch.lanes.get(gateway, Lane())
     silent = lane.silences
-    if lane.counted_until > known.first and not silent:
+    # Of a gateway that counts classes only, an app's own 503 is not among what was counted.
+    told = not lane.classes_only or lane.errors > 0 or not lane.probes_failed
+    if lane.counted_until > known.first and not silent and told:
         exact = Counted.ESTIMATED if lane.classes_only else Counted.EXACT
         return lane.requests_failed, exact
     counted = lane.requests_failed if lane.counted_until > known.first else 0

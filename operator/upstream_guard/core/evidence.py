@@ -133,6 +133,7 @@ class GatewayDelta:
         failures: Attempts at upstreams that failed, by kind; empty where it counts none.
         endpoint: The endpoint that it is about, `10.0.0.7:8080`; empty for all of them together.
         healthy: Endpoints that it holds usable; None where it does not tell.
+        tells_failures: It counts failed attempts, so that none in `failures` means that none failed.
         replica: Address of the gateway's replica that counted; empty for all of them together. What
             replicas counted in the same time adds up.
     """
@@ -147,6 +148,7 @@ class GatewayDelta:
     endpoint: str = ""
     healthy: int | None = None
     replica: str = ""
+    tells_failures: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,8 @@ class Health:
     """Of the last failure; kept while the verdict is `failing`."""
     detail: str = ""
     ever_served: bool = False
+    status: int = 0
+    """HTTP status of the last failure; 0 where there was none."""
 
     @property
     def hard(self) -> bool:
@@ -79,7 +81,14 @@ def _after_success(health: Health, result: ProbeResult, thresholds: Thresholds) 
     if successes >= thresholds.success:
         return Health(Verdict.SERVING, result.at, successes, 0, None, "", ever_served=True)
     return Health(
-        health.verdict, health.since, successes, 0, health.cause, health.detail, health.ever_served
+        health.verdict,
+        health.since,
+        successes,
+        0,
+        health.cause,
+        health.detail,
+        health.ever_served,
+        health.status,
     )
 
 
@@ -96,4 +105,5 @@ def _after_failure(health: Health, result: ProbeResult, thresholds: Thresholds) 
         cause,
         result.detail,
         health.ever_served,
+        result.status,
     )

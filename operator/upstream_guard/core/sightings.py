@@ -112,6 +112,8 @@ class Direct:
         gone: Those that left the list and had not failed, by address.
         ailing: Those that failed while listed, not long ago.
         failing: Those that fail and are listed now.
+        felt: Of these, those whose failure makes a window where a user meets it: not an app that answers
+            its own 500 (`spec.detection.errorStatuses`).
     """
 
     at: float = 0.0
@@ -119,6 +121,7 @@ class Direct:
     gone: Mapping[str, Gone] = field(default_factory=dict)
     ailing: Mapping[str, Ailing] = field(default_factory=dict)
     failing: frozenset[str] = frozenset()
+    felt: frozenset[str] = frozenset()
 
     @property
     def listed(self) -> int:
@@ -127,17 +130,23 @@ class Direct:
 
     @property
     def share(self) -> float:
-        """Of the listed endpoints, those that fail; 0 where none is listed."""
-        return len(self.failing) / self.listed if self.failing else 0.0
+        """Of the listed endpoints, those that fail their users; 0 where none is listed."""
+        return len(self.felt) / self.listed if self.felt else 0.0
 
     @property
     def since(self) -> float:
-        """Since when the present failures last; only where there are any."""
-        return min(self.ailing[a].since for a in self.failing)
+        """Since when users have met the present failures; only where there are any."""
+        return min(self.ailing[a].since for a in self.felt)
 
 
 def look(
-    direct: Direct, endpoints: Iterable[Probed], now: float, *, trusted: bool, keep_from: float
+    direct: Direct,
+    endpoints: Iterable[Probed],
+    now: float,
+    policy: DetectionPolicy,
+    *,
+    trusted: bool,
+    keep_from: float,
 ) -> Direct:
     """Take a look at what direct probes say.
 
@@ -145,6 +154,7 @@ def look(
         direct: The last look.
         endpoints: All that there are.
         now: Unix seconds.
+        policy: Says which statuses make a window.
         trusted: The probes are known to be right: some pod was seen to serve, and not all are silent
             while the kubelet calls them ready.
         keep_from: What happened since then is kept, a window being open; Unix seconds.
@@ -158,9 +168,22 @@ def look(
     }
     for address in sorted(failing | _left_failing(direct, found))[:MAX_ENDPOINTS]:
         ailing[address] = _ails(direct, found[address], now)
+    failing &= ailing.keys()
     return Direct(
-        now, found, _gone(direct, found, ailing, now, keep_from), ailing, failing & ailing.keys()
+        at=now,
+        endpoints=found,
+        gone=_gone(direct, found, ailing, now, keep_from),
+        ailing=ailing,
+        failing=failing,
+        felt=frozenset(a for a in failing if _is_felt(found[a].health, policy)),
     )
+
+
+def _is_felt(health: Health, policy: DetectionPolicy) -> bool:
+    """Whether a user who meets this meets a window. What an app answers itself the gateway passes on as it is."""
+    own = health.status if health.cause is Cause.APP_ERROR else 0
+    # Without a status, or with 200, it was another protocol's word that the app does not serve (gRPC).
+    return own < 300 or own in policy.error_statuses
 
 
 def _left_failing(direct: Direct, found: Mapping[str, Probed]) -> frozenset[str]:
@@ -506,11 +529,21 @@ def _with_blame(lane: Lane, delta: GatewayDelta, policy: DetectionPolicy) -> Lan
 
 
 def failed_statuses(delta: GatewayDelta, policy: DetectionPolicy) -> dict[int, int]:
-    """Of what a gateway counted, the answers that make a window."""
+    """Of what a gateway counted, the answers that make a window.
+
+    A class of statuses holds the app's own 500 as well. A gateway that counts its failed attempts counts at
+    least one for each answer of its own: more of the class than that were the app's. An app's own 503 is
+    left out with them, and is seen by route probes only.
+    """
     wanted = set(policy.error_statuses)
-    if delta.classes_only:
-        wanted = {status // 100 * 100 for status in wanted}
-    return {status: n for status, n in delta.statuses.items() if status in wanted and n > 0}
+    if not delta.classes_only:
+        return {status: n for status, n in delta.statuses.items() if status in wanted and n > 0}
+    classes = {status // 100 * 100 for status in wanted}
+    found = {status: n for status, n in delta.statuses.items() if status in classes and n > 0}
+    if delta.tells_failures and not wanted.issuperset({500}):
+        attempts = sum(n for kind, n in delta.failures.items() if kind is not Failure.RETRY)
+        found = {status: min(n, attempts) for status, n in found.items() if attempts}
+    return found
 
 
 def _sum(one: Mapping[K, int], other: Mapping[K, int]) -> dict[K, int]:
