@@ -122,6 +122,15 @@ def test_a_gateway_that_refuses_is_down_also_while_pods_are_replaced(number: int
     assert found.confidence >= 60
 
 
+def test_one_answer_at_many_paces_is_no_more_evidence_than_at_one() -> None:
+    paced = {Sign(502, pace=pace): 2 for pace in (0.0, 0.5, 1.0)}
+    case = Case(behaviour=behaviour("caddy"), endpoints=bad(Cause.READ_TIMEOUT))
+    many = classify(replace(case, routes=(RouteSeen(SHOP, 0, paced),)))
+    one = classify(replace(case, routes=(met(502, times=6),)))
+    assert abs(many.confidence - one.confidence) <= 1
+    assert "6 of 6 answered 502" in many.evidence
+
+
 def test_endpoints_that_left_in_good_health_are_not_counted_among_those_that_fail() -> None:
     found = classify(Case(endpoints=(*bad(Cause.RESET, 1), leaving()[-1])))
     assert "direct probes: 1 of 3 endpoints fail, reset" in found.evidence

@@ -472,6 +472,134 @@ class TestCloserLook:
         assert (play.watch.closer, play.watch.looked) == ({}, 0)
 
 
+DROPPED = {
+    # What each answers when the app ends with the request unanswered, and what it says then.
+    "nginx": (502, "502 Bad Gateway nginx"),
+    "haproxy": (502, "502 Bad Gateway The server returned an invalid or incomplete response."),
+    "contour": (
+        503,
+        "upstream connect error or disconnect/reset before headers. reset reason: connection termination",
+    ),
+    "caddy": (502, ""),
+}
+
+
+class TestEveryEndpointAtOnce:
+    """The operator distrusts its probes then, ejects nobody, and yet has seen how it came."""
+
+    def fail(self, play: Play, cause: Cause, **more) -> None:
+        now = tuple(endpoint(n, replace(failing(play.now, cause), **more)) for n in (1, 2, 3))
+        play.set(endpoints=now, trusted=False)
+
+    def heal(self, play: Play) -> None:
+        play.set(endpoints=(endpoint(1), endpoint(2), endpoint(3)), trusted=True)
+
+    def told(self, play: Play, gateway: str, status: int, number: int) -> None:
+        """What the gateway counted in the last second."""
+        if gateway == "nginx":
+            return
+        classes = gateway == "haproxy"
+        failed = {} if gateway == "caddy" or status < 500 else {Failure.RESPONSE: number}
+        play.step(
+            GatewayDelta(
+                "public", SERVICE, play.now - 1, play.now,
+                {status // 100 * 100 if classes else status: number}, classes, failed,
+                tells_failures=gateway != "caddy",
+            )
+        )  # fmt: skip
+
+    def hang(self, play: Play, gateway: str, seconds: float = 12.5) -> None:
+        """Probes give up after half a second, route probes after two, at most four of them at once."""
+        play.keep_asking(2)
+        self.told(play, gateway, 200, 40)
+        began = play.now
+        play.now += 1.2
+        self.fail(play, Cause.READ_TIMEOUT)
+        sent = began + 0.6
+        while sent + 2 < began + seconds:
+            play.now = sent + 2
+            play.step(
+                RouteSample(sent, play.now, KEY, 0, Cause.READ_TIMEOUT, "no response in time")
+            )
+            sent += 0.5
+        play.now = began + seconds
+
+    @pytest.mark.parametrize("gateway", DROPPED)
+    @pytest.mark.parametrize("dropped", [0, 20, 400])
+    def test_an_app_that_hangs(self, gateway: str, dropped: int) -> None:
+        """Also where it is ended at last, and what waited in it breaks off: those get another status."""
+        play = Play()
+        play.set(gateways={"public": behaviour(gateway)})
+        self.hang(play, gateway)
+        assert play.last.cause is Cause.READ_TIMEOUT
+        assert play.last.confidence >= 90
+        status, words = DROPPED[gateway] if dropped else (200, "")
+        for n in range(4):
+            play.step(RouteSample(play.now - 1.5 + 0.4 * n, play.now, KEY, status, None, words))
+        self.told(play, gateway, status, dropped or 400)
+        self.heal(play)
+        play.keep_asking(8)
+        self.told(play, gateway, 200, 40)
+        play.keep_asking(3)
+        assert play.kinds == ["opened", "closed"]
+        assert play.last.cause is Cause.READ_TIMEOUT
+        assert play.last.eyes[0] is Eye.DIRECT
+        assert "direct probes: 3 of 3 endpoints fail, read-timeout" in play.last.evidence
+
+    @pytest.mark.parametrize("gateway", DROPPED)
+    @pytest.mark.parametrize("told", [False, True], ids=["silence", "one word in between"])
+    def test_pods_that_cannot_be_reached(self, gateway: str, told: bool) -> None:
+        """A host that says so says it once a second at most; the other packets are lost without a word."""
+        play = Play()
+        play.set(gateways={"public": behaviour(gateway)})
+        play.keep_asking(2)
+        began = play.now
+        play.now += 1.2
+        self.fail(play, Cause.CONNECT_TIMEOUT)
+        play.wait(0.5)
+        if told:
+            self.fail(play, Cause.UNREACHABLE, since=began + 1.2)
+            play.wait(0.5)
+            self.fail(play, Cause.CONNECT_TIMEOUT, since=began + 1.2)
+        sent = began + 0.6
+        for _ in range(12):
+            play.now = sent + 2
+            play.step(
+                RouteSample(sent, play.now, KEY, 0, Cause.READ_TIMEOUT, "no response in time")
+            )
+            sent += 0.5
+        assert play.last.cause is (Cause.UNREACHABLE if told else Cause.CONNECT_TIMEOUT)
+
+    def test_what_it_cannot_see_since_long_says_nothing(self) -> None:
+        play = Play()
+        self.fail(play, Cause.CONNECT_TIMEOUT)
+        play.keep_asking(60)
+        play.keep_asking(2, 503)
+        assert "direct probes" not in play.last.evidence
+        assert play.last.eyes == (Eye.ROUTE,)
+
+    def test_what_it_never_saw_says_nothing(self) -> None:
+        play = Play()
+        play.keep_asking(1)
+        self.fail(play, Cause.RESET, ever_served=False)
+        play.keep_asking(2, 503)
+        assert "direct probes" not in play.last.evidence
+
+    def test_an_operator_that_reaches_the_gateway_neither_may_be_cut_off_itself(self) -> None:
+        play = Play()
+        play.keep_asking(1)
+        self.fail(play, Cause.CONNECT_TIMEOUT)
+        play.keep_asking(5, 0, every=0.5, cause=Cause.CONNECT_TIMEOUT)
+        assert play.kinds == ["opened"]
+        assert play.last.cause is Cause.GATEWAY_DOWN
+
+    def test_nothing_is_told_where_no_gateway_fails(self) -> None:
+        play = Play()
+        self.fail(play, Cause.READ_TIMEOUT)
+        play.keep_asking(20)
+        assert play.news == play.hidden == []
+
+
 class TestRate:
     def test_is_what_all_replicas_count(self) -> None:
         play = Play()

@@ -17,7 +17,7 @@ response (15.6.5). Products differ from it, so the RFC only stands in where a ga
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Final
 
@@ -37,6 +37,8 @@ from upstream_guard.core.observed import Extent
 from upstream_guard.core.predict.gateway import UNKNOWN_BEHAVIOUR, Answer, Behaviour
 from upstream_guard.core.tuning import Evidence
 
+BROKEN_OFF: Final = 0.3
+"""How probable the answer to a broken connection is where the app hangs, of what it is where it closes early."""
 MAX_EVIDENCE: Final = 512
 MAX_ENDPOINTS: Final = 10
 MAX_OTHERS: Final = 3
@@ -44,6 +46,9 @@ CERTAIN: Final = 99
 """Percent at most: what is concluded from symptoms is never sure."""
 PACES: Final = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 15.0, 30.0, 60.0)
 """Seconds to which answer times are rounded down, so that few kinds of failure have to be told apart."""
+_GATEWAY_CONNECT: Final = frozenset(
+    {Cause.REFUSED, Cause.CONNECT_TIMEOUT, Cause.UNREACHABLE, Cause.DNS, Cause.TLS, Cause.BLOCKED}
+)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -63,6 +68,11 @@ class Sign:
     words: str = ""
     pace: float = 0.0
     server: str = ""
+
+    @property
+    def unconnected(self) -> bool:
+        """No connection to the gateway came about."""
+        return self.status == 0 and self.cause in _GATEWAY_CONNECT
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,12 +308,18 @@ def _answers(case: Case) -> Iterator[Seen]:
     total: dict[Sign, int] = {}
     for route in case.routes:
         for sign, times in route.signs.items():
-            total[sign] = total.get(sign, 0) + times
+            if times > 0:
+                total[sign] = total.get(sign, 0) + times
     asked = sum(route.failed + route.good for route in case.routes)
+    kinds: dict[Sign, list[tuple[Sign, int]]] = {}
     for sign, times in sorted(total.items(), key=lambda item: (-item[1], _sortable(item[0]))):
-        words = f"route probes: {times} of {asked} {_sign_words(sign)}"
-        yield Seen(sign_row(sign, case.behaviour), times, words)
-        if app_answered(sign, case.behaviour):
+        kinds.setdefault(replace(sign, pace=0.0), []).append((sign, times))
+    # One answer at three paces is one kind of answer that was met three times, and not three kinds.
+    for kind, found in kinds.items():
+        times = sum(number for _, number in found)
+        words = f"route probes: {times} of {asked} {_sign_words(found[0][0])}"
+        yield Seen(_mean(((sign_row(s, case.behaviour), n) for s, n in found), times), times, words)
+        if app_answered(kind, case.behaviour):
             yield Seen(CIRCUMSTANCES[Circumstance.APP_HEADER], times)
     for status, times in sorted(case.statuses.items()):
         if times > 0:
@@ -345,9 +361,13 @@ def sign_row(sign: Sign, behaviour: Behaviour, *, timed: bool = True) -> Row:
     return row
 
 
-_GATEWAY_CONNECT: Final = frozenset(
-    {Cause.REFUSED, Cause.CONNECT_TIMEOUT, Cause.UNREACHABLE, Cause.DNS, Cause.TLS, Cause.BLOCKED}
-)
+def _mean(rows: Iterable[tuple[Row, int]], total: int) -> Row:
+    """Of rows that were seen so often each, `total` times together."""
+    mean = dict.fromkeys(Cause, 0.0)
+    for row, times in rows:
+        for cause in Cause:
+            mean[cause] += row[cause] * times / total
+    return mean
 
 
 def _of_status(sign: Sign, cause: Cause, behaviour: Behaviour) -> float:
@@ -364,7 +384,25 @@ def _of_status(sign: Sign, cause: Cause, behaviour: Behaviour) -> float:
     answer = behaviour.answers.get(cause)
     if answer is None:
         return BY_RFC.get(cause, {}).get(sign.status, 0.1)
-    return _of_answer(answer, sign.status)
+    dropped = _dropped(sign, cause, behaviour)
+    meant = behaviour.answers[Cause.EARLY_CLOSE] if dropped else answer
+    return (BROKEN_OFF if dropped else 1.0) * _of_answer(meant, sign.status)
+
+
+def _dropped(sign: Sign, cause: Cause, behaviour: Behaviour) -> bool:
+    """An app that hung has been ended, mostly by its liveness probe, with the requests that waited in it.
+
+    What a hanging app's users get is either the gateway's time-out or, at the end, a broken connection.
+    """
+    if cause is not Cause.READ_TIMEOUT or sign.status == 0:
+        return False
+    broken, late = (behaviour.answers.get(c) for c in (Cause.EARLY_CLOSE, Cause.READ_TIMEOUT))
+    return (
+        broken is not None
+        and late is not None
+        and sign.status == broken.status
+        and sign.status != late.status
+    )
 
 
 def _of_answer(answer: Answer, status: int) -> float:
@@ -440,7 +478,7 @@ def _pattern(marker: str) -> re.Pattern[str]:
 
 def _of_pace(sign: Sign, cause: Cause, behaviour: Behaviour) -> float:
     """How probable the time is that the answer took: time-outs take as long as they are set to."""
-    least = _least_seconds(cause, behaviour)
+    least = None if _dropped(sign, cause, behaviour) else _least_seconds(cause, behaviour)
     if sign.status == 0 and sign.cause is Cause.READ_TIMEOUT:
         # Still waiting: the gateway has connected already where its time-out for that is over.
         connecting = cause in {Cause.CONNECT_TIMEOUT, Cause.BLOCKED, Cause.UNREACHABLE}

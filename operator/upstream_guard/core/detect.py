@@ -641,7 +641,7 @@ def case_of(watch: Watch, scene: Scene, gateway: str, now: float) -> Case:
     change = _latest(scene.changes, now)
     return Case(
         behaviour=scene.gateways.get(gateway, UNKNOWN_BEHAVIOUR),
-        endpoints=endpoints_seen(watch.direct),
+        endpoints=endpoints_seen(watch.direct, doubts=lane.reached),
         routes=routes_seen(lane),
         statuses={} if lane.classes_only else lane.statuses,
         failures=lane.failures,
@@ -664,7 +664,8 @@ def observed(watch: Watch, scene: Scene, gateway: str, known: Open) -> ObservedW
     lane, found = watch.lanes.get(gateway, Lane()), known.found
     before = known.told
     lost, counted = _lost(watch, scene, gateway, known)
-    eyes = lane.eyes | ({Eye.DIRECT} if watch.direct.ailing or watch.emptied else set())
+    ails = any(a.sure or lane.reached for a in watch.direct.ailing.values())
+    eyes = lane.eyes | ({Eye.DIRECT} if ails or watch.emptied else set())
     change = known.change or _change_of(scene, known.first)
     return ObservedWindow(
         id=known.id,

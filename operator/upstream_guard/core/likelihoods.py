@@ -70,8 +70,8 @@ COUNTED: Final[Mapping[Failure, Row]] = {
         Cause.STALE_UPSTREAM: 1.0,
     },
     Failure.RESPONSE: {
-        Cause.EARLY_CLOSE: 2.0, Cause.RESET: 2.0, Cause.KEEPALIVE_RACE: 2.0, Cause.MALFORMED: 0.5,
-        Cause.OVERSIZED_HEADER: 0.5,
+        Cause.EARLY_CLOSE: 2.0, Cause.RESET: 2.0, Cause.KEEPALIVE_RACE: 2.0, Cause.READ_TIMEOUT: 1.0,
+        Cause.MALFORMED: 0.5, Cause.OVERSIZED_HEADER: 0.5,
     },
     Failure.PROTOCOL: {
         Cause.MALFORMED: 2.5, Cause.PROTOCOL_MISMATCH: 2.0, Cause.OVERSIZED_HEADER: 2.0,
@@ -81,7 +81,8 @@ COUNTED: Final[Mapping[Failure, Row]] = {
     Failure.OVERFLOW: {Cause.OVERLOAD: 4.0},
 }  # fmt: skip
 """By what the gateway counts of its own attempts. Envoy's documentation: a failed TLS handshake counts as a
-failed connection; HAProxy's `response_errors` hold both broken and unreadable responses. A retry says that
+failed connection; HAProxy's `response_errors` hold both broken and unreadable responses. What a hanging app still
+held breaks when it is ended. A retry says that
 something failed, not what."""
 
 PHRASES: Final[tuple[tuple[str, Row], ...]] = (
@@ -101,7 +102,7 @@ PHRASES: Final[tuple[tuple[str, Row], ...]] = (
         Cause.STALE_UPSTREAM: 1.5,
     }),
     ("connection termination", {
-        Cause.EARLY_CLOSE: 2.5, Cause.RESET: 2.3, Cause.KEEPALIVE_RACE: 2.3,
+        Cause.EARLY_CLOSE: 2.5, Cause.RESET: 2.3, Cause.KEEPALIVE_RACE: 2.3, Cause.READ_TIMEOUT: 1.0,
     }),
     ("remote reset", {Cause.RESET: 2.5, Cause.EARLY_CLOSE: 1.5}),
     ("protocol error", {
@@ -118,7 +119,8 @@ PHRASES: Final[tuple[tuple[str, Row], ...]] = (
     }),
     ("invalid or incomplete response", {
         Cause.RESET: 1.0, Cause.EARLY_CLOSE: 1.0, Cause.MALFORMED: 1.0,
-        Cause.OVERSIZED_HEADER: 1.0, Cause.PROTOCOL_MISMATCH: 1.0, Cause.APP_ERROR: -2.0,
+        Cause.OVERSIZED_HEADER: 1.0, Cause.PROTOCOL_MISMATCH: 1.0, Cause.READ_TIMEOUT: 0.5,
+        Cause.APP_ERROR: -2.0,
     }),
     ("didn't respond in time", {Cause.READ_TIMEOUT: 2.0, Cause.APP_ERROR: -2.0}),
 )  # fmt: skip

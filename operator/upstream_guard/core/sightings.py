@@ -46,6 +46,7 @@ LONGEST_STEP: Final = 10.0
 """Seconds between two route probes at most for which they speak."""
 LONGEST_GAP: Final = 60.0
 """Seconds after which a gateway that was not heard of counts as not watched."""
+_SILENT: Final = frozenset({Cause.CONNECT_TIMEOUT, Cause.READ_TIMEOUT})
 
 
 # Direct probes.
@@ -91,6 +92,8 @@ class Ailing:
         since: Unix seconds from which requests to it fail.
         last: Unix seconds up to which they did.
         failures: Probes of it that failed in a row.
+        sure: The probes were known to be right. Else they say why requests fail that failed at a gateway, and
+            no more than that.
     """
 
     cause: Cause
@@ -100,6 +103,7 @@ class Ailing:
     since: float
     last: float
     failures: int
+    sure: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,7 @@ class Direct:
         at: Of the last look; 0 before the first.
         endpoints: As of that look, by address.
         gone: Those that left the list and had not failed, by address.
-        ailing: Those that failed while listed, not long ago.
+        ailing: Those that failed while listed, not long ago; also those of which that is not sure.
         failing: Those that fail and are listed now.
         felt: Of these, those whose failure makes a window where a user meets it: not an app that answers
             its own 500 (`spec.detection.errorStatuses`).
@@ -166,8 +170,10 @@ def look(
         for address, known in direct.ailing.items()
         if known.last >= min(now - HORIZON, keep_from)
     }
-    for address in sorted(failing | _left_failing(direct, found))[:MAX_ENDPOINTS]:
-        ailing[address] = _ails(direct, found[address], now)
+    sure = failing | _left_failing(direct, found)
+    doubted = frozenset(a for a, e in found.items() if _turned(e, now)) - sure
+    for address in (*sorted(sure), *sorted(doubted))[:MAX_ENDPOINTS]:
+        ailing[address] = _ails(direct, found[address], now, sure=address in sure)
     failing &= ailing.keys()
     return Direct(
         at=now,
@@ -204,7 +210,18 @@ def _fails(endpoint: Probed, now: float) -> bool:
     return health.hard or now - health.since >= SILENCE
 
 
-def _ails(direct: Direct, endpoint: Probed, now: float) -> Ailing:
+def _turned(endpoint: Probed, now: float) -> bool:
+    """It has served and has just stopped to, whether its probes are trusted or not.
+
+    Where every endpoint is condemned at once the operator distrusts its own eyes, and ejects nobody. But it did
+    see them, and lost sight of them as requests began to fail at a gateway: then that is the cause, mostly.
+    """
+    health = endpoint.health
+    fails = endpoint.listed and health.verdict is Verdict.FAILING and health.cause is not None
+    return fails and health.ever_served and now - health.since <= HORIZON
+
+
+def _ails(direct: Direct, endpoint: Probed, now: float, *, sure: bool) -> Ailing:
     health = endpoint.health
     known = direct.ailing.get(endpoint.address)
     before = direct.endpoints.get(endpoint.address)
@@ -213,9 +230,15 @@ def _ails(direct: Direct, endpoint: Probed, now: float) -> Ailing:
     else:
         # A pod that failed before it was listed fails requests only from then on.
         since = health.since if before is not None and before.listed else now
+    cause, detail = health.cause or Cause.READ_TIMEOUT, health.detail
+    spoke = known is not None and known.cause not in _SILENT and known.last >= health.since
+    if known is not None and spoke and cause in _SILENT:
+        # What was said once in this failure explains the silence after it: who says that a host cannot be reached
+        # says so once a second at most (Linux, `icmp_ratelimit`; RFC 1812, 4.3.2.8).
+        cause, detail = known.cause, known.detail
     return Ailing(
-        health.cause or Cause.READ_TIMEOUT, health.detail, endpoint.node, endpoint.zone, since, now,
-        max(1, health.failures),
+        cause, detail, endpoint.node, endpoint.zone, since, now,
+        max(1, health.failures), sure or (known is not None and known.sure),
     )  # fmt: skip
 
 
@@ -234,13 +257,19 @@ def _gone(
     }
     for address, before in direct.endpoints.items():
         left = before.listed and not (address in found and found[address].listed)
-        if left and address not in ailing and len(gone) < MAX_ENDPOINTS:
+        failed = address in ailing and ailing[address].sure
+        if left and not failed and len(gone) < MAX_ENDPOINTS:
             gone[address] = Gone(now, before.node, before.zone)
     return gone
 
 
-def endpoints_seen(direct: Direct) -> tuple[EndpointSeen, ...]:
-    """The endpoints as the classifier wants them."""
+def endpoints_seen(direct: Direct, *, doubts: bool) -> tuple[EndpointSeen, ...]:
+    """The endpoints as the classifier wants them.
+
+    Args:
+        direct: What direct probes see.
+        doubts: With what they are not sure of.
+    """
     seen: dict[str, EndpointSeen] = {}
     for address, gone in direct.gone.items():
         seen[address] = EndpointSeen(address, gone.node, gone.zone, listed=False, left=True)
@@ -249,6 +278,8 @@ def endpoints_seen(direct: Direct) -> tuple[EndpointSeen, ...]:
             good = e.health.verdict is Verdict.SERVING and e.health.failures == 0
             seen[address] = EndpointSeen(address, e.node, e.zone, good=good)
     for address, bad in direct.ailing.items():
+        if not (bad.sure or doubts):
+            continue
         listed = address in direct.endpoints and direct.endpoints[address].listed
         seen[address] = EndpointSeen(
             address, bad.node, bad.zone, listed=listed, cause=bad.cause, detail=bad.detail
@@ -359,6 +390,12 @@ class Lane:
     def rate(self) -> float | None:
         """Requests a second at all replicas; None where it is not known."""
         return sum(rate.value for rate in self.rates.values()) if self.rates else None
+
+    @property
+    def reached(self) -> bool:
+        """Whether a failure came from the gateway itself: else the operator may be the one that is cut off."""
+        signs = (sign for tally in self.routes.values() for sign in tally.signs)
+        return Eye.METRICS in self.eyes or any(not s.unconnected for s in signs)
 
     @property
     def requests_failed(self) -> int:
