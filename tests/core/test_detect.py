@@ -715,6 +715,35 @@ class TestDirectEye:
         play.wait(6)
         assert play.kinds == ["opened", "closed"]
 
+    @pytest.mark.parametrize(
+        ("gateway", "status", "words"),
+        [
+            ("nginx", 0, ""),
+            ("contour", 503, "no healthy upstream"),
+            ("haproxy", 0, ""),
+            ("caddy", 0, ""),
+        ],
+    )
+    def test_a_list_that_was_emptied_is_the_cause_also_when_it_is_full_again(
+        self, gateway: str, status: int, words: str
+    ) -> None:
+        play = Play()
+        play.set(gateways={"public": behaviour(gateway)})
+        play.keep_asking(2)
+        play.set(endpoints=tuple(replace(e, listed=False) for e in play.scene.endpoints))
+        began = play.now
+        for n in range(24):
+            if n == 20:
+                fresh = (replace(endpoint(n), address=f"10.0.1.{n}:8080") for n in (1, 2, 3))
+                play.set(endpoints=tuple(fresh))
+            sent = began + 0.5 * n
+            play.now = max(play.now, sent + (0.01 if status else 2.0))
+            cause = None if status else Cause.READ_TIMEOUT
+            play.step(RouteSample(sent, play.now, KEY, status, cause, words))
+        play.keep_asking(9)
+        assert (play.kinds[0], play.kinds[-1]) == ("opened", "closed")
+        assert {n.window.cause for n in play.news} == {Cause.NO_ENDPOINTS}
+
     def test_scaling_to_nothing_is_somebodys_wish(self) -> None:
         play = Play()
         play.wait(1)
@@ -830,6 +859,21 @@ class TestChanges:
 
 
 class TestCauseAndNews:
+    def test_what_is_well_again_does_not_speak_against_what_it_was(self) -> None:
+        """Else each window would end as one in which most requests were answered and every probe was good."""
+        play = Play()
+        play.keep_asking(1)
+        leaving = endpoint(3, SERVING, listed=False)
+        play.set(endpoints=(endpoint(1), endpoint(2), leaving))
+        play.keep_asking(1, 503)
+        before = play.last
+        play.keep_asking(7)
+        assert play.kinds[-1] == "closed"
+        assert (play.last.cause, play.last.confidence) == (
+            before.cause,
+            pytest.approx(before.confidence, abs=5),
+        )
+
     def test_an_unsure_cause_is_thought_over_for_a_moment(self) -> None:
         play = Play()
         play.set(gateways={}, endpoints=())

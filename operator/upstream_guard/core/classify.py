@@ -142,7 +142,7 @@ class Case:
         path: Path that the direct probes ask for; empty where they do not speak HTTP.
         told: What is known by other ways, in words by cause: a name that does not resolve, a
             certificate that has expired.
-        empty: The upstream list is empty though there are pods.
+        empty: The upstream list is empty though there are pods, or was in this window.
         closer: Requests to endpoints themselves as users make them, the last one of each.
     """
 
@@ -551,9 +551,11 @@ def _circumstances(case: Case) -> Iterator[tuple[Circumstance, str]]:
 def _of_list(case: Case) -> Iterator[tuple[Circumstance, str]]:
     listed, left = case.listed, tuple(e for e in case.endpoints if e.left)
     if case.empty or (case.endpoints and not listed):
-        yield Circumstance.LIST_EMPTY, "the upstream list is empty"
+        verb = "was" if listed else "is"
+        yield Circumstance.LIST_EMPTY, f"the upstream list {verb} empty"
     fails_users = any(look.fault is not None for look in case.closer)
-    if listed and all(e.good for e in listed) and not case.failing and not fails_users:
+    serve = all(e.good for e in listed) and not case.failing and not fails_users
+    if listed and serve and not case.empty:
         yield Circumstance.DIRECT_GOOD, f"direct probes: all {len(listed)} listed endpoints serve"
         if case.path and any(r.key.path == case.path and r.failed for r in case.routes):
             yield Circumstance.SAME_PATH_GOOD, f"asked for the same path, {case.path}"

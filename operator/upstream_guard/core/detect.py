@@ -161,6 +161,7 @@ class Open:
         change: Under way when it opened; empty where none was.
         found: Why, as far as it is known.
         found_at: Unix seconds of the last look for the cause.
+        case: What was known then; None where an earlier controller looked.
         told: As it was last told; None before it was.
         retold: How often its cause was told anew.
         retold_at: Unix seconds at which.
@@ -181,6 +182,7 @@ class Open:
     retold_at: float = 0.0
     direct_lost: float = 0.0
     rate: float | None = None
+    case: Case | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -420,7 +422,8 @@ def _opens(
 ) -> tuple[Watch, tuple[News, ...]]:
     """A window that only direct probes saw so far becomes the gateway's."""
     alone = watch.open.get("") if gateway else None
-    found = classify(case_of(watch, scene, gateway, now))
+    case = case_of(watch, scene, gateway, now)
+    found = classify(case)
     rate = watch.lanes.get(gateway, Lane()).rate
     if alone is not None:
         watch = _without_open(watch, "")
@@ -431,6 +434,7 @@ def _opens(
             found=found,
             found_at=now,
             rate=rate,
+            case=case,
         )
     else:
         watch = replace(watch, serial=watch.serial + 1)
@@ -438,7 +442,7 @@ def _opens(
         known = Open(
             id=_name(span[0], watch.serial), first=span[0], last=span[1], detected=now,
             pause=CHANGE_CLOSE_AFTER if change else CLOSE_AFTER, change=change, found=found, found_at=now,
-            rate=rate,
+            rate=rate, case=case,
         )  # fmt: skip
     return _tell(watch, scene, gateway, known, now)
 
@@ -453,7 +457,10 @@ def _goes_on(
         known = replace(known, last=last, pause=_pause(known, scene, last))
     looked = any(look.at > known.found_at for look in watch.closer.values())
     if looked or (fails and now - known.found_at >= AGAIN):
-        known = replace(known, found=classify(case_of(watch, scene, gateway, now)), found_at=now)
+        case = case_of(watch, scene, gateway, now)
+        known = replace(
+            known, found=classify(case), found_at=now, case=case if fails else known.case
+        )
     if _is_over(known, lane, seen, now):
         return _closes(watch, scene, gateway, known, now)
     return _tell(watch, scene, gateway, known, now)
@@ -534,8 +541,32 @@ def _closes(
 def _final(watch: Watch, scene: Scene, gateway: str, known: Open, now: float) -> Diagnosis:
     """All evidence of the window, or what it was last thought to be where nothing new came."""
     lane = watch.lanes.get(gateway, Lane())
-    news = lane.eyes or watch.direct.ailing
-    return classify(case_of(watch, scene, gateway, now)) if news else known.found
+    if not (lane.eyes or watch.direct.ailing):
+        return known.found
+    return classify(_as_it_failed(case_of(watch, scene, gateway, now), known.case))
+
+
+def _as_it_failed(case: Case, then: Case | None) -> Case:
+    """All that was counted, with what was so around it while requests still failed.
+
+    That the list is full again, that endpoints serve and requests are answered once it is over does not
+    speak against what it was.
+    """
+    if then is None:
+        return case
+    late = {e.address: e for e in case.endpoints if e.cause is not None}
+    endpoints = {e.address: e for e in then.endpoints} | late
+    good = {route.key: route.good for route in then.routes}
+    return replace(
+        case,
+        endpoints=tuple(endpoints[address] for address in sorted(endpoints)),
+        routes=tuple(replace(r, good=good.get(r.key, r.good)) for r in case.routes),
+        usable=then.usable,
+        neighbours=then.neighbours,
+        neighbours_known=then.neighbours_known,
+        change=then.change,
+        removes=then.removes,
+    )
 
 
 # Direct probes alone.
@@ -639,6 +670,7 @@ def case_of(watch: Watch, scene: Scene, gateway: str, now: float) -> Case:
     lane = watch.lanes.get(gateway, Lane())
     failing, known = scene.neighbours.get(gateway, (0, 0))
     change = _latest(scene.changes, now)
+    before = watch.open[gateway].case if gateway in watch.open else None
     return Case(
         behaviour=scene.gateways.get(gateway, UNKNOWN_BEHAVIOUR),
         endpoints=endpoints_seen(watch.direct, doubts=lane.reached),
@@ -654,7 +686,8 @@ def case_of(watch: Watch, scene: Scene, gateway: str, now: float) -> Case:
         app_idle=scene.app_idle,
         path=scene.path,
         told=scene.told,
-        empty=watch.emptied > 0,
+        # Requests that were sent while it was empty may fail when it is full again.
+        empty=watch.emptied > 0 or (before is not None and before.empty),
         closer=tuple(watch.closer[address] for address in sorted(watch.closer)),
     )
 
