@@ -143,6 +143,23 @@ def test_direct_probes_alone_are_enough(cause: Cause) -> None:
     assert found.confidence >= 60
 
 
+def test_more_than_the_gateway_lets_through_at_once() -> None:
+    """As Envoy shows it, with its probes good: the app is slow, and not at fault."""
+    words = ENVOY + "overflow"
+    found = classify(
+        Case(
+            behaviour=behaviour("contour"),
+            endpoints=good(),
+            routes=(met(503, words, times=30, ok=6),),
+            statuses={503: 200},
+            failures={Failure.OVERFLOW: 200},
+            path="/",
+        )
+    )
+    assert found.cause is Cause.OVERLOAD
+    assert found.confidence >= 90
+
+
 class TestBlocked:
     """Direct probes are good, and between gateway and endpoints packets are dropped."""
 

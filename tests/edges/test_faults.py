@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -318,7 +319,7 @@ class TestWatch:
 class TestTable:
     def test_has_at_least_fourteen_causes_and_one_that_opens_no_window(self) -> None:
         causes = {cause for fault in FAULTS for cause in fault.expected}
-        assert len(causes) >= 13
+        assert len(causes) >= 15
         assert [fault.name for fault in FAULTS if not fault.expected] == ["app-error"]
         assert len(BY_NAME) == len(FAULTS) >= 14
 
@@ -330,7 +331,14 @@ class TestTable:
 
     def test_samples_are_told_modes_that_they_know(self) -> None:
         text = (SAMPLES / "upstream/state.go").read_text()
-        for mode in ("h2-only", "lying-ready", "close-idle-early", "malformed-status"):
+        for mode in (
+            "h2-only",
+            "lying-ready",
+            "close-idle-early",
+            "malformed-status",
+            "unavailable",
+            "slow",
+        ):
             assert f'"{mode}"' in text
 
 
@@ -576,8 +584,29 @@ class Stage:
     def pods(self) -> list[dict[str, object]]:
         return [{"metadata": {"name": f"shop-{n}"}} for n in (1, 2, 3)]
 
-    async def fault(self, pod: dict[str, dict[str, str]], mode: str, _seconds: float) -> None:
+    async def fault(
+        self, pod: dict[str, dict[str, str]], mode: str, _seconds: float, _delay: float = 0.0
+    ) -> None:
         self.told.append((pod["metadata"]["name"], mode))
+
+
+class PodStage(Stage):
+    """One whose pods have addresses."""
+
+    def __init__(self, gateway: str) -> None:
+        super().__init__()
+        self.name = f"shop-{gateway}"
+        self.words: list[tuple[str, ...]] = []
+
+    def pods(self) -> list[dict[str, object]]:
+        return [{**pod, "status": {"podIP": "198.18.101.2"}} for pod in super().pods()]
+
+    async def kubectl(self, *words: str) -> str:
+        self.words.append(words)
+        return ""
+
+
+CLUSTER = SimpleNamespace(name="lab")
 
 
 async def test_what_gateways_share_is_on_with_the_first_and_off_with_the_last() -> None:
@@ -624,6 +653,45 @@ def test_samples_are_healed_whatever_happens(pods: int, number: int) -> None:
     with pytest.raises(LabError, match="load generator"):
         asyncio.run(fails())
     assert [mode for _, mode in stage.told] == ["refuse"] * number + ["none"] * number
+
+
+async def test_hosts_are_called_unreachable_as_often_as_they_are_asked_for_and_no_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Linux would say so once a second and lose all other packets: users would meet time-outs."""
+    limit, ran = ["1000\n"], []
+
+    def on_nodes(_cluster: object, command: list[str], stdin: str) -> list[str]:
+        ran.append((command[0], limit[0].strip()))
+        if command[0] == "tee":
+            limit[0] = stdin
+        return [limit[0], limit[0]]
+
+    monkeypatch.setattr(inject, "_on_nodes", on_nodes)
+    fault = inject.unreachable()
+    scenes = [Scene(CLUSTER, PodStage(name), name) for name in ("nginx", "caddy")]  # type: ignore[arg-type]
+    async with fault(scenes[0]):
+        async with fault(scenes[1]):
+            assert limit == ["0\n"]
+        assert limit == ["0\n"], "the other still needs it"
+    assert limit == ["1000\n"]
+    assert [at for command, at in ran if command == "nft"] == ["0"] * 4
+
+
+async def test_a_crowded_gateway_gets_its_room_back_whatever_happens() -> None:
+    stage = PodStage("contour")
+
+    async def fails() -> None:
+        async with inject.crowded(Scene(CLUSTER, stage, "contour")):  # type: ignore[arg-type]
+            assert {mode for _, mode in stage.told} == {"slow"}
+            raise LabError("the load generator failed")
+
+    with pytest.raises(LabError, match="load generator"):
+        await fails()
+    assert stage.words[0][:3] == ("annotate", "--overwrite", "service/shop-contour")
+    limits = [word.removesuffix("=1") for word in stage.words[0][3:]]
+    assert stage.words[1][2:] == tuple(f"{name}-" for name in limits)
+    assert stage.told[-1][1] == "none"
 
 
 class TestCommand:

@@ -198,6 +198,12 @@ def test_answers_headers_larger_than_any_gateway_takes(upstream: Upstream) -> No
     upstream.fault("oversized-header")
     head = upstream.raw().split(b"\r\n\r\n", 1)[0]
     assert len(head) > 10 << 20
+    started = time.monotonic()
+    for _ in range(20):
+        with upstream.connect() as conn:
+            conn.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert conn.recv(65536).startswith(b"HTTP/1.1 200 OK")
+    assert time.monotonic() - started < DEADLINE / 2
 
 
 def test_hangs(upstream: Upstream) -> None:
@@ -222,6 +228,8 @@ def test_answers_late(upstream: Upstream) -> None:
 def test_answers_an_error_of_its_own(upstream: Upstream) -> None:
     upstream.fault("error")
     assert upstream.status() == 500
+    upstream.fault("unavailable")
+    assert upstream.status() == upstream.status("/healthz") == 503
 
 
 @pytest.mark.parametrize("mode", ["lying-ready", "lie"])

@@ -174,9 +174,16 @@ class Stage:
                 f"the sample in pod {pod['metadata']['name']} does not say how it is: {error}"
             ) from error
 
-    async def fault(self, pod: Json, mode: str, seconds: float) -> None:
-        """Tell the sample in `pod` to fail in this way, and to heal by itself after `seconds`."""
-        command = f"fault?mode={mode}&seconds={seconds:g}"
+    async def fault(self, pod: Json, mode: str, seconds: float, delay: float = 0.0) -> None:
+        """Tell the sample in `pod` to fail in this way, and to heal by itself after `seconds`.
+
+        Args:
+            pod: Which.
+            mode: Of the sample.
+            seconds: After which it heals by itself; 0 is never.
+            delay: Seconds by which `slow` answers late.
+        """
+        command = f"fault?mode={mode}&seconds={seconds:g}&delay_seconds={delay:g}"
         await self.client.create(self._proxy(pod, CONTROL_PORT, command), {})
 
     async def crash(self, pod: Json) -> None:

@@ -22,16 +22,30 @@ LONGEST_SECONDS: Final = 120.0
 HEALTHY: Final = "none"
 Switch = Callable[[], Awaitable[None]]
 COMMAND_SECONDS: Final = 20.0
+SLOW_SECONDS: Final = 0.2
+"""What a crowded app takes for an answer: less than a probe waits."""
+_LIMITS: Final = ("max-connections", "max-pending-requests", "max-requests")
+"""Contour's annotations of a Service, for Envoy's circuit breakers."""
+_ICMP_LIMIT: Final = "/proc/sys/net/ipv4/icmp_ratelimit"
+"""Milliseconds between two answers to one address, of the network namespace of who opens it."""
 
 
-def sample(mode: str, pods: int = 0) -> Inject:
-    """The sample fails in this way, in so many pods, or in all where that is 0."""
+def sample(mode: str, pods: int = 0, delay: float = 0.0) -> Inject:
+    """The sample fails in this way, in so many pods, or in all where that is 0.
+
+    Args:
+        mode: Of the sample.
+        pods: In how many; 0 is all.
+        delay: Seconds by which `slow` answers late.
+    """
 
     @asynccontextmanager
     async def inject(scene: Scene) -> AsyncIterator[None]:
         chosen = scene.stage.pods()[: pods or None]
         try:
-            await asyncio.gather(*(scene.stage.fault(p, mode, LONGEST_SECONDS) for p in chosen))
+            await asyncio.gather(
+                *(scene.stage.fault(p, mode, LONGEST_SECONDS, delay) for p in chosen)
+            )
             yield
         finally:
             await asyncio.gather(*(scene.stage.fault(p, HEALTHY, 0) for p in chosen))
@@ -71,6 +85,48 @@ def firewall(verdict: str, *, gateway_only: bool = False) -> Inject:
             await asyncio.to_thread(_on_nodes, scene.cluster, command, "")
 
     return inject
+
+
+def unreachable() -> Inject:
+    """Every packet to the service's pods is answered by ICMP: no such host.
+
+    Linux sends one such answer a second to an address at most, and drops the other packets without a word
+    (`icmp_ratelimit`, RFC 1812 4.3.2.8): then most users would meet a time-out, another fault. The limit is
+    lifted meanwhile.
+    """
+    reject = firewall("reject with icmp type host-unreachable")
+    # Of the first of several trials at once, for the last of them.
+    limits: list[str] = []
+
+    @asynccontextmanager
+    async def inject(scene: Scene) -> AsyncIterator[None]:
+        cluster = scene.cluster
+
+        async def lift() -> None:
+            limits[:] = await asyncio.to_thread(_on_nodes, cluster, ["cat", _ICMP_LIMIT], "")
+            await asyncio.to_thread(_on_nodes, cluster, ["tee", _ICMP_LIMIT], "0\n")
+
+        async def restore() -> None:
+            # Lab nodes are alike, so what one said holds for all.
+            await asyncio.to_thread(_on_nodes, cluster, ["tee", _ICMP_LIMIT], limits[0])
+
+        async with _TOGETHER.held(("icmp", cluster.name), lift, restore), reject(scene):
+            yield
+
+    return inject
+
+
+@asynccontextmanager
+async def crowded(scene: Scene) -> AsyncIterator[None]:
+    """The gateway may have one request under way at the service, and the app takes its time."""
+    service, names = f"service/{scene.stage.name}", [f"projectcontour.io/{n}" for n in _LIMITS]
+    slow = sample("slow", delay=SLOW_SECONDS)
+    try:
+        await scene.stage.kubectl("annotate", "--overwrite", service, *(f"{n}=1" for n in names))
+        async with slow(scene):
+            yield
+    finally:
+        await scene.stage.kubectl("annotate", service, *(f"{n}-" for n in names))
 
 
 def ruleset(table: str, addresses: Iterable[str], verdict: str, source: str = "") -> str:
@@ -283,7 +339,13 @@ def _proxies(gateway: str) -> Sequence[str]:
     }.get(gateway, (gateway,))
 
 
-def _on_nodes(cluster: Cluster, command: Sequence[str], stdin: str) -> None:
+def _on_nodes(cluster: Cluster, command: Sequence[str], stdin: str) -> list[str]:
+    """What the command says in each node's network namespace.
+
+    Raises:
+        LabError: it failed on one.
+    """
+    said = []
     for node in cluster.nodes:
         words = ["nsenter", f"--net=/run/netns/{node.netns}", *command]
         done = subprocess.run(
@@ -296,3 +358,5 @@ def _on_nodes(cluster: Cluster, command: Sequence[str], stdin: str) -> None:
         )
         if done.returncode:
             raise LabError(f"`{' '.join(words)}` failed: {done.stderr.strip()}")
+        said.append(done.stdout)
+    return said

@@ -1,5 +1,6 @@
 """Faults, trials, and what came of them, as values."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -49,6 +50,7 @@ class Fault:
         gateways: Those behind which it can be brought about; all where empty.
         keep_alive: Clients keep their connections.
         changing: A change is under way meanwhile.
+        rate: Requests a second at most, where each costs so much that the machine itself would be the fault.
         hold: Seconds for which it stays on at least. Where requests hang, users have to give up first.
     """
 
@@ -59,6 +61,7 @@ class Fault:
     gateways: frozenset[str] = frozenset()
     keep_alive: bool = False
     changing: bool = False
+    rate: float = math.inf
     hold: float = HOLD_SECONDS
 
     def possible(self, gateway: str) -> bool:

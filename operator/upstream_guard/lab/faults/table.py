@@ -48,6 +48,8 @@ FAULTS: Final[tuple[Fault, ...]] = (
         "header of 11 MiB",
         _only(Cause.OVERSIZED_HEADER),
         inject.sample("oversized-header"),
+        # Caddy reads 10 MiB of it each time.
+        rate=8.0,
     ),
     Fault(
         "protocol-mismatch",
@@ -69,6 +71,19 @@ FAULTS: Final[tuple[Fault, ...]] = (
         inject.sample("error"),
     ),
     Fault(
+        "unavailable",
+        "the app's own 503",
+        _only(Cause.APP_ERROR),
+        inject.sample("unavailable"),
+    ),
+    Fault(
+        "overload",
+        "more requests than the gateway's limit",
+        _only(Cause.OVERLOAD),
+        inject.crowded,
+        gateways=frozenset({"contour"}),
+    ),
+    Fault(
         "keepalive-race",
         "idle connections closed early",
         _only(Cause.KEEPALIVE_RACE),
@@ -87,7 +102,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
         "unreachable",
         "pods unreachable, says ICMP",
         _only(Cause.UNREACHABLE),
-        inject.firewall("reject with icmp type host-unreachable"),
+        inject.unreachable(),
     ),
     Fault(
         "blocked",

@@ -26,6 +26,13 @@ const (
 		"\x00\x00\x08\x07\x00\x00\x00\x00\x00" + "\x00\x00\x00\x00\x00\x00\x00\x01"
 )
 
+// oversizedAnswer is written as it is: made anew for each request it would cost more than a small
+// machine has, and the app would be slow, which is another failure.
+var oversizedAnswer = sync.OnceValue(func() []byte {
+	return []byte("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Large: " +
+		strings.Repeat("x", oversizedHeaderBytes) + "\r\n\r\nok")
+})
+
 // app is the HTTP server that fails on command.
 type app struct {
 	cfg      config
@@ -184,8 +191,11 @@ func (a *app) serve(w http.ResponseWriter, r *http.Request) {
 			conn.Close()
 		})
 	case faultOversizedHeader:
-		w.Header().Set("X-Large", strings.Repeat("x", oversizedHeaderBytes))
-		a.answer(w, http.StatusOK)
+		hijack(w, func(conn *net.TCPConn) {
+			// An error here is a gateway that has read enough.
+			_, _ = conn.Write(oversizedAnswer())
+			conn.Close()
+		})
 	case faultH2Only:
 		hijack(w, func(conn *net.TCPConn) {
 			send(conn, h2Greeting)
@@ -197,6 +207,8 @@ func (a *app) serve(w http.ResponseWriter, r *http.Request) {
 		a.answerLate(w, r, delay)
 	case faultError:
 		a.answer(w, http.StatusInternalServerError)
+	case faultUnavailable:
+		a.answer(w, http.StatusServiceUnavailable)
 	case faultUnready:
 		if health {
 			a.answer(w, http.StatusServiceUnavailable)

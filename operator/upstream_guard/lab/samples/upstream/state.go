@@ -22,6 +22,7 @@ const (
 	faultHang            = "hang"
 	faultSlow            = "slow"
 	faultError           = "error"
+	faultUnavailable     = "unavailable"
 	faultCloseIdleEarly  = "close-idle-early"
 	faultLyingReady      = "lying-ready"
 	faultUnready         = "unready"
@@ -49,6 +50,7 @@ var faults = map[string]string{
 	faultHang:            faultHang,
 	faultSlow:            faultSlow,
 	faultError:           faultError,
+	faultUnavailable:     faultUnavailable,
 	faultCloseIdleEarly:  faultCloseIdleEarly,
 	faultLyingReady:      faultLyingReady,
 	faultUnready:         faultUnready,
