@@ -283,7 +283,32 @@ class TestMetricsEye:
         assert (window.lost, window.counted) == (27, Counted.EXACT)
         assert window.statuses == {503: 27}
         assert window.eyes == (Eye.METRICS,)
-        assert window.closed - window.opened == pytest.approx(5.0)
+        assert window.opened == pytest.approx(START + 10 - 5 * 20 / 500, abs=0.01)
+        assert window.closed == START + 12.5
+
+    @pytest.mark.parametrize("into", [0.0, 1.0, 2.5, 4.5])
+    def test_began_when_so_many_had_failed(self, into: float) -> None:
+        """So many seconds into a look everything began to fail, and half way was as much as that too early."""
+        play = Play()
+        play.count(s200=200)
+        began = play.now + into
+        play.count(s200=round(40 * into), s503=round(40 * (5 - into)))
+        play.count(1, s503=40)
+        assert play.last.opened == pytest.approx(began, abs=0.01)
+
+    def test_began_earlier_where_only_a_share_fails(self) -> None:
+        play = Play()
+        play.count(s200=300)
+        play.scene = replace(
+            play.scene,
+            endpoints=(endpoint(1, failing(play.now + 2)), endpoint(2), endpoint(3)),
+            policy=DetectionPolicy(min_requests=3),
+        )
+        play.now += 3
+        play.step()
+        play.now -= 3
+        play.count(s200=240, s503=60)
+        assert play.last.opened == pytest.approx(START + 5 + 2, abs=0.01)
 
     def test_replicas_add_up_and_endpoints_are_parts(self) -> None:
         play = Play()

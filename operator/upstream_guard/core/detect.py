@@ -374,7 +374,7 @@ def _taken(watch: Watch, scene: Scene, sighting: Sighting | None) -> Watch:
         case RouteSample():
             lane = take_sample(lane, sighting, scene.policy)
         case GatewayDelta():
-            lane = take_delta(lane, sighting, scene.policy)
+            lane = take_delta(lane, sighting, scene.policy, _direct_share(watch) or 1.0)
         case UpstreamView():
             lane = take_view(lane, sighting)
     return _with_lane(watch, gateway, lane)

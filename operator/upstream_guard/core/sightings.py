@@ -510,10 +510,20 @@ def sign_of(sample: RouteSample) -> Sign:
     )
 
 
-def take_delta(lane: Lane, delta: GatewayDelta, policy: DetectionPolicy) -> Lane:
+def take_delta(
+    lane: Lane, delta: GatewayDelta, policy: DetectionPolicy, share: float = 1.0
+) -> Lane:
     """Take in what the gateway counted.
 
-    Of a failure's time only the two looks around it are known: half way between them is taken.
+    Of a failure's time only the two looks around it are known. Half way between them is taken, but for the
+    first that fail: what has just begun is taken to go on, so that their number says since when.
+
+    Args:
+        lane: What is known at the gateway.
+        delta: What it counted.
+        policy: Says which statuses make a window.
+        share: Of the requests, those that fail while it lasts, by what direct probes say; 1 where they say
+            nothing.
     """
     if delta.endpoint:
         return _with_blame(lane, delta, policy)
@@ -533,12 +543,15 @@ def take_delta(lane: Lane, delta: GatewayDelta, policy: DetectionPolicy) -> Lane
         goods = (*lane.goods, (delta.since, total))[-MAX_GOODS:] if total else lane.goods
         return replace(lane, goods=goods, good_at=max(lane.good_at, delta.until))
     users = max(0, count - sum(delta.since <= at <= delta.until for at in lane.own))
+    begins = lane.failed_seen < delta.since
+    lasted = seconds * min(1.0, count / total / share)
+    at = delta.until - lasted if begins else middle
     return replace(
         lane,
         statuses=_sum(lane.statuses, errors),
         errors=lane.errors + count,
-        hits=(*lane.hits, (middle, float(users)))[-MAX_HITS:] if users else lane.hits,
-        failed_at=max(lane.failed_at, middle) if users else lane.failed_at,
+        hits=(*lane.hits, (at, float(users)))[-MAX_HITS:] if users else lane.hits,
+        failed_at=max(lane.failed_at, at) if users else lane.failed_at,
         failed_seen=max(lane.failed_seen, delta.until) if users else lane.failed_seen,
         eyes=lane.eyes | {Eye.METRICS} if users else lane.eyes,
     )
