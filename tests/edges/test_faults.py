@@ -14,8 +14,11 @@ from click.testing import CliRunner
 
 from upstream_guard import cli
 from upstream_guard.core.causes import Cause
+from upstream_guard.core.model import Guard, ObjectRef, ProbeProtocol, ProbeSpec
+from upstream_guard.core.policy import resolve_probe
 from upstream_guard.core.tuning import GatewayKind
 from upstream_guard.kube.client import ApiError
+from upstream_guard.lab.demo import variants
 from upstream_guard.lab.demo.tally import Record
 from upstream_guard.lab.faults import inject, pulse, report, runner
 from upstream_guard.lab.faults.model import Scene, Told, Trial, felt, make_trial
@@ -29,8 +32,11 @@ from upstream_guard.lab.faults.runner import (
     guard,
     minutes,
     rounds,
+    service_name,
+    services,
     until,
 )
+from upstream_guard.lab.faults.secured import secured_deployment, secured_service
 from upstream_guard.lab.faults.table import BY_NAME, FAULTS
 from upstream_guard.lab.gateways import GATEWAYS, envoy_gateway, support
 from upstream_guard.lab.gateways.model import RunningGateway
@@ -39,6 +45,7 @@ from upstream_guard.lab.images import SAMPLES
 from upstream_guard.lab.model import LabError
 from upstream_guard.lab.packages import find_program
 from upstream_guard.lab.replicas import Replica
+from upstream_guard.resources.kube_objects import parse_pod, parse_service
 from upstream_guard.resources.profile import parse_profile
 
 BEGAN = 1000.0
@@ -342,6 +349,51 @@ class TestTable:
             assert f'"{mode}"' in text
 
 
+class TestServices:
+    def plan(self, *names: str) -> Plan:
+        gateways = {name: RunningGateway(name, "127.0.0.1", 80) for name in ("nginx", "httpd")}
+        faults = [BY_NAME[name] for name in names]
+        return Plan(gateways, faults, 1, 10, None, False, None, None)  # type: ignore[arg-type]
+
+    def test_over_tls_only_where_a_fault_needs_it(self) -> None:
+        assert services(self.plan("refused")) == {"nginx": (False,), "httpd": (False,)}
+        both = services(self.plan("refused", "tls-refused"))
+        assert both == {"nginx": (False, True), "httpd": (False,)}
+        assert service_name("nginx", secured=True) == "shop-nginx-tls"
+
+    def test_over_tls_differ_in_what_ports_are_called_and_speak(self) -> None:
+        names = {"namespace": "prod", "name": "shop"}
+        made = secured_service(variants.service(**names))
+        (port,) = made["spec"]["ports"]
+        assert (port["name"], port["port"]) == ("https", 443)
+        assert made["metadata"]["annotations"] == {"projectcontour.io/upstream-protocol.tls": "443"}
+        plain = variants.deployment(variants.Variant.GUARDED, replicas=3, start_delay=0, **names)
+        (container,) = secured_deployment(plain)["spec"]["template"]["spec"]["containers"]
+        assert container["ports"] == [{"name": "https", "containerPort": 8080}]
+        assert {"name": "TLS", "value": "1"} in container["env"]
+        (before,) = plain["spec"]["template"]["spec"]["containers"]
+        assert before["ports"][0]["name"] == "http", "the other is left as it was"
+
+    def test_over_tls_are_probed_by_https(self) -> None:
+        names = {"namespace": "prod", "name": "shop"}
+        plain = variants.deployment(variants.Variant.GUARDED, replicas=3, start_delay=0, **names)
+        service = parse_service(secured_service(variants.service(**names)))
+        parsed = resolve_probe(
+            Guard(ObjectRef("prod", "shop"), "u", 1, 0.0, "shop"),
+            service,
+            parse_pod(
+                {
+                    "metadata": {"namespace": "prod", "name": "shop-1", "uid": "p"},
+                    "spec": secured_deployment(plain)["spec"]["template"]["spec"],
+                    "status": {},
+                }
+            ),
+            routed_by_http=True,
+        )
+        assert isinstance(parsed, ProbeSpec)
+        assert (parsed.protocol, parsed.port) == (ProbeProtocol.HTTPS, 8080)
+
+
 class TestRounds:
     def plan(self, *names: str, done: tuple[tuple[str, str, int], ...] = ()) -> Plan:
         gateways = {name: RunningGateway(name, "127.0.0.1", 80) for name in ("nginx", "contour")}
@@ -350,7 +402,7 @@ class TestRounds:
             faults=[BY_NAME[name] for name in names],
             repeats=2,
             rate=10,
-            expose=lambda _gateway, _namespace, _name: pytest.fail("not asked for"),
+            expose=lambda *_where: pytest.fail("not asked for"),
             keep=False,
             done=lambda _trial: None,
             doing=lambda _gateway, _text: None,

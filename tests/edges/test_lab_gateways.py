@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,14 @@ import pytest
 
 from upstream_guard.lab import images, process
 from upstream_guard.lab.gateways import GATEWAYS, VIA_CLUSTER_IP, ServiceTarget, contour, support
-from upstream_guard.lab.gateways.plain import Engine, PlainGateway, Setup, Spawn, upstream_address
+from upstream_guard.lab.gateways.plain import (
+    SECURED,
+    Engine,
+    PlainGateway,
+    Setup,
+    Spawn,
+    upstream_address,
+)
 from upstream_guard.lab.model import Cluster, LabError, LabNode
 from upstream_guard.lab.packages import missing
 from upstream_guard.lab.report import QuietReporter
@@ -77,6 +85,30 @@ def test_configurations_name_the_route_and_leave_connection_settings_alone(name:
     assert SETUP.revision in text
     for setting in ("keepalive", "retries", "proxy_connect_timeout", "proxy_next_upstream"):
         assert setting not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("nginx", "proxy_pass https://198.19.0.7:443;"),
+        ("haproxy", "server upstream 198.19.0.7:443 ssl verify none"),
+        ("caddy", "reverse_proxy https://198.19.0.7:443 {"),
+    ],
+)
+def test_an_upstream_over_tls_is_not_verified(name: str, words: str) -> None:
+    addon = GATEWAYS[name]
+    assert isinstance(addon, PlainGateway)
+    secured = {**SETUP.routes, "safe.prod.test": f"{SECURED}198.19.0.7:443"}
+    text = addon.engine.config(replace(SETUP, routes=secured))
+    assert words in text
+    assert "198.19.0.7:80" in text, "the other one stays in clear"
+
+
+def test_httpd_has_no_tls_in_the_lab() -> None:
+    addon = GATEWAYS["httpd"]
+    assert isinstance(addon, PlainGateway)
+    with pytest.raises(LabError, match="in clear only"):
+        addon.engine.config(replace(SETUP, routes={"safe.prod.test": f"{SECURED}198.19.0.7:443"}))
 
 
 def test_the_revision_changes_with_the_routes_only() -> None:
@@ -248,6 +280,29 @@ def test_an_upstream_that_is_gone_is_a_bad_gateway(
     exposure = gateway.expose(lab, ServiceTarget("prod", "shop", closed))
     expected = 503 if gateway.name in {"haproxy", "httpd"} else 502
     assert support.ask(exposure.port, target.host, timeout=10).status == expected
+
+
+def test_an_upstream_over_tls(
+    lab: Cluster, gateway: PlainGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if gateway.name == "httpd":
+        pytest.skip("in clear only")
+    port, control = support.free_ports(20000, 2)
+    monkeypatch.setenv("TLS", "1")
+    monkeypatch.setenv("PORT", str(port))
+    monkeypatch.setenv("CONTROL_PORT", str(control))
+    (lab.state_dir / "answer.json").write_text(json.dumps(service("127.0.0.1", port)))
+    gateway.up(lab, QuietReporter())
+    with subprocess.Popen([images.upstream_program(QuietReporter())]) as running:
+        support.wait_for(lambda: support.listens(port), 10, "the upstream")
+        exposure = gateway.expose(lab, ServiceTarget("prod", "shop", port, tls=True))
+        assert support.ask(exposure.port, exposure.host).status == 200
+        for mode in ("tls-refuse", "tls-plain"):
+            url = f"http://127.0.0.1:{control}/fault?mode={mode}"
+            urllib.request.urlopen(url, data=b"", timeout=10).close()
+            expected = 503 if gateway.name == "haproxy" else 502
+            assert support.ask(exposure.port, exposure.host, timeout=10).status == expected
+        running.kill()
 
 
 def test_killed_it_comes_back_with_its_routes(

@@ -4,11 +4,13 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -238,6 +240,56 @@ def test_stays_ready_while_broken(upstream: Upstream, mode: str) -> None:
     assert upstream.status("/healthz") == 200
     with pytest.raises(ConnectionResetError):
         upstream.raw("/")
+
+
+def over_tls(upstream: Upstream, conn: socket.socket | None = None) -> ssl.SSLSocket:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context.wrap_socket(conn or upstream.connect())
+
+
+def ask_over_tls(conn: ssl.SSLSocket, more: str = "") -> bytes:
+    conn.sendall(f"GET / HTTP/1.1\r\nHost: x\r\n{more}\r\n".encode())
+    return conn.recv(65536)
+
+
+def test_speaks_tls_and_fails_over_it_as_it_does_in_clear(launch: Callable[..., Upstream]) -> None:
+    upstream = launch(TLS="1")
+    until(upstream.listening)
+    with over_tls(upstream) as conn:
+        assert ask_over_tls(conn).startswith(b"HTTP/1.1 200 OK")
+        assert ask_over_tls(conn).startswith(b"HTTP/1.1 200 OK"), "it is kept"
+    upstream.fault("error")
+    with over_tls(upstream) as conn:
+        assert ask_over_tls(conn).startswith(b"HTTP/1.1 500")
+    upstream.fault("reset")
+    with over_tls(upstream) as conn, suppress(ConnectionResetError):  # or OpenSSL calls it an end
+        assert ask_over_tls(conn) == b""
+
+
+def test_refuses_handshakes_and_ends_what_was_kept(launch: Callable[..., Upstream]) -> None:
+    upstream = launch(TLS="1")
+    until(upstream.listening)
+    with over_tls(upstream) as kept:
+        assert ask_over_tls(kept).startswith(b"HTTP/1.1 200 OK")
+        upstream.fault("tls-refuse")
+        assert kept.recv(1) == b"", "a gateway that keeps connections would never notice"
+    with pytest.raises(ssl.SSLError, match="ALERT"):
+        over_tls(upstream)
+    upstream.fault("none")
+    with over_tls(upstream) as conn:
+        assert ask_over_tls(conn).startswith(b"HTTP/1.1 200 OK")
+        assert ask_over_tls(conn).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_forgets_tls(launch: Callable[..., Upstream]) -> None:
+    upstream = launch(TLS="1")
+    until(upstream.listening)
+    upstream.fault("tls-plain")
+    with pytest.raises(ssl.SSLError, match="WRONG_VERSION_NUMBER"):
+        over_tls(upstream)
+    assert upstream.status() == 200
 
 
 def test_serves_while_it_says_that_it_is_not_ready(upstream: Upstream) -> None:

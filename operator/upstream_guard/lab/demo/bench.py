@@ -15,7 +15,7 @@ from upstream_guard.lab import nodes, plan, replicas
 from upstream_guard.lab.demo.guarding import KubectlGuarding
 from upstream_guard.lab.demo.variants import GO, App
 from upstream_guard.lab.gateways import GATEWAYS
-from upstream_guard.lab.gateways.model import Exposure, RunningGateway, ServiceTarget
+from upstream_guard.lab.gateways.model import TLS_PORT, Exposure, RunningGateway, ServiceTarget
 from upstream_guard.lab.gateways.profile import gateway_profile
 from upstream_guard.lab.gateways.support import kubectl
 from upstream_guard.lab.images import build_servers_image, build_upstream_image
@@ -71,9 +71,9 @@ class Bench:
     """The gateways of which the operator is told in GatewayProfiles."""
     _exposed: list[tuple[str, ServiceTarget]] = field(default_factory=list)
 
-    def expose(self, gateway: str, namespace: str, service: str) -> Exposure:
-        """Put a Service behind a gateway; `clear` takes the route away again."""
-        target = ServiceTarget(namespace, service)
+    def expose(self, gateway: str, namespace: str, service: str, port: int = 80) -> Exposure:
+        """Put a port of a Service behind a gateway; `clear` takes the route away again."""
+        target = ServiceTarget(namespace, service, port, tls=port == TLS_PORT)
         self._exposed.append((gateway, target))
         exposure = GATEWAYS[gateway].expose(self.cluster, target)
         if gateway in self.profiled:

@@ -50,7 +50,25 @@ async def kubectl(cluster: Cluster, *args: str, stdin: str = "", seconds: float 
 class Stage:
     """The Deployment and Service `name` in `namespace`, followed while the context is open."""
 
-    def __init__(self, cluster: Cluster, client: KubeClient, namespace: str, name: str) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        client: KubeClient,
+        namespace: str,
+        name: str,
+        *,
+        secured: bool = False,
+    ) -> None:
+        """Make a stage.
+
+        Args:
+            cluster: Where.
+            client: Of the cluster.
+            namespace: Of the service.
+            name: Of Deployment and Service.
+            secured: The app's port speaks TLS.
+        """
+        self._scheme = "https:" if secured else ""
         self.cluster = cluster
         self.client = client
         self.namespace = namespace
@@ -239,16 +257,16 @@ class Stage:
     async def _until_serves(self, pod: Json) -> None:
         while True:
             try:
-                await self.client.get(self._proxy(pod, APP_PORT, ""))
+                await self.client.get(self._proxy(pod, APP_PORT, "", self._scheme))
             except ApiError:
                 await asyncio.sleep(SERVE_POLL_SECONDS)
             else:
                 return
 
-    def _proxy(self, pod: Json, port: int, rest: str) -> str:
+    def _proxy(self, pod: Json, port: int, rest: str, scheme: str = "") -> str:
         """The API server's own way to a pod: works wherever the pods' network is."""
         name = pod["metadata"]["name"]
-        return f"/api/v1/namespaces/{self.namespace}/pods/{name}:{port}/proxy/{rest}"
+        return f"/api/v1/namespaces/{self.namespace}/pods/{scheme}{name}:{port}/proxy/{rest}"
 
 
 def count_listed(slices: Objects) -> int:

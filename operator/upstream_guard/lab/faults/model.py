@@ -50,6 +50,7 @@ class Fault:
         gateways: Those behind which it can be brought about; all where empty.
         keep_alive: Clients keep their connections.
         changing: A change is under way meanwhile.
+        secured: Of a service to which gateways go by TLS.
         rate: Requests a second at most, where each costs so much that the machine itself would be the fault.
         hold: Seconds for which it stays on at least. Where requests hang, users have to give up first.
     """
@@ -61,6 +62,7 @@ class Fault:
     gateways: frozenset[str] = frozenset()
     keep_alive: bool = False
     changing: bool = False
+    secured: bool = False
     rate: float = math.inf
     hold: float = HOLD_SECONDS
 

@@ -18,6 +18,7 @@ from upstream_guard.lab.demo.stage import Stage
 from upstream_guard.lab.demo.variants import Variant
 from upstream_guard.lab.faults.model import EARLY, Fault, Scene, Told, Trial, make_trial
 from upstream_guard.lab.faults.pulse import Operator, unready
+from upstream_guard.lab.faults.secured import secured_deployment, secured_service
 from upstream_guard.lab.faults.windows import opening, windows
 from upstream_guard.lab.gateways.model import RunningGateway
 from upstream_guard.lab.gateways.profile import gateway_profile
@@ -50,7 +51,7 @@ class Plan:
         faults: In order.
         repeats: Of each fault.
         rate: Requests a second.
-        expose: Puts a Service behind a gateway. Blocking; called in a thread.
+        expose: Puts a Service's port behind a gateway. Blocking; called in a thread.
         keep: Leave the namespace behind.
         done: Told each trial as it ends.
         doing: Told what is being done, for which gateway.
@@ -64,7 +65,7 @@ class Plan:
     faults: Sequence[Fault]
     repeats: int
     rate: float
-    expose: Callable[[str, str, str], Exposed]
+    expose: Callable[[str, str, str, int], Exposed]
     keep: bool
     done: Callable[[Trial], None]
     doing: Callable[[str, str], None]
@@ -169,20 +170,45 @@ async def conduct(cluster: Cluster, client: KubeClient, plan: Plan) -> None:
     """
     async with AsyncExitStack() as stack:
         namespace = await stack.enter_async_context(own_namespace(cluster, keep=plan.keep))
-        places = {}
+        places: dict[tuple[str, bool], Place] = {}
         operator = Operator(client, plan.crew)
-        for gateway in plan.gateways:
-            plan.doing(gateway, "bringing the service up")
-            stage = Stage(cluster, client, namespace, f"shop-{gateway}")
-            places[gateway] = await prepare(stack, stage, gateway, plan, operator)
+        for gateway, kinds in services(plan).items():
+            for secured in kinds:
+                plan.doing(gateway, f"bringing the service up{' over TLS' if secured else ''}")
+                name = service_name(gateway, secured=secured)
+                stage = Stage(cluster, client, namespace, name, secured=secured)
+                place = await prepare(stack, stage, gateway, plan, operator, secured=secured)
+                places[gateway, secured] = place
         for todo in rounds(plan):
             await asyncio.gather(
-                *(_try(places[gateway], fault, repeat, plan) for gateway, fault, repeat in todo)
+                *(
+                    _try(places[gateway, fault.secured], fault, repeat, plan)
+                    for gateway, fault, repeat in todo
+                )
             )
 
 
+def services(plan: Plan) -> dict[str, tuple[bool, ...]]:
+    """Behind each gateway: whether the services that its faults need speak TLS."""
+    return {
+        gateway: tuple(sorted({f.secured for f in plan.faults if f.possible(gateway)}))
+        for gateway in plan.gateways
+    }
+
+
+def service_name(gateway: str, *, secured: bool) -> str:
+    """Of the service behind a gateway."""
+    return f"shop-{gateway}{'-tls' if secured else ''}"
+
+
 async def prepare(
-    stack: AsyncExitStack, stage: Stage, gateway: str, plan: Plan, operator: Operator
+    stack: AsyncExitStack,
+    stage: Stage,
+    gateway: str,
+    plan: Plan,
+    operator: Operator,
+    *,
+    secured: bool,
 ) -> Place:
     """Bring a guarded service up behind a gateway; what is to be taken down again goes onto the stack.
 
@@ -190,18 +216,25 @@ async def prepare(
         LabError: it did not come up in time.
     """
     client, namespace, name = stage.client, stage.namespace, stage.name
-    await stage.apply(variants.service(namespace=namespace, name=name))
+    service = variants.service(namespace=namespace, name=name)
+    deployment = variants.deployment(
+        Variant.GUARDED, namespace=namespace, name=name, replicas=REPLICAS, start_delay=0
+    )
+    if secured:
+        service, deployment = secured_service(service), secured_deployment(deployment)
+    await stage.apply(service)
     await stack.enter_async_context(stage)
-    exposure = await asyncio.to_thread(plan.expose, gateway, namespace, name)
-    profile = gateway_profile(plan.gateways[gateway], [f"{namespace}/{name}"])
+    port = service["spec"]["ports"][0]["port"]
+    exposure = await asyncio.to_thread(plan.expose, gateway, namespace, name, port)
+    # One profile tells of all services behind a gateway.
+    behind = [
+        f"{namespace}/{service_name(gateway, secured=kind)}" for kind in services(plan)[gateway]
+    ]
+    profile = gateway_profile(plan.gateways[gateway], behind)
     stack.push_async_callback(stage.delete, profile)
     await stage.apply(guard(namespace, name, exposure.host, plan.rate), profile)
     await _until_protected(client, stage)
-    await stage.apply(
-        variants.deployment(
-            Variant.GUARDED, namespace=namespace, name=name, replicas=REPLICAS, start_delay=0
-        )
-    )
+    await stage.apply(deployment)
     await stage.until_serving(REPLICAS)
     watch = Watch(client, namespace, name)
     await stack.enter_async_context(watch.mirror)

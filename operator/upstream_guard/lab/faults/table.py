@@ -8,6 +8,8 @@ from upstream_guard.lab.faults.model import SLOW_HOLD_SECONDS, Fault
 
 THROUGH_CLUSTER_IP: Final = frozenset({"nginx", "haproxy", "caddy", "httpd"})
 TO_PODS: Final = frozenset({"contour", "envoy-gateway"})
+TO_TLS: Final = frozenset({"nginx", "haproxy", "caddy", "contour"})
+"""The lab can lead them to a service that speaks TLS."""
 KEEPS_UPSTREAMS: Final = frozenset({"haproxy", "httpd"}) | TO_PODS
 """They reuse upstream connections and do not replay what breaks on one."""
 OF_ITS_OWN_ADDRESS: Final = THROUGH_CLUSTER_IP | {"envoy-gateway"}
@@ -56,6 +58,22 @@ FAULTS: Final[tuple[Fault, ...]] = (
         "the app speaks h2c only",
         _only(Cause.PROTOCOL_MISMATCH),
         inject.sample("h2-only"),
+    ),
+    Fault(
+        "tls-refused",
+        "every pod refuses TLS handshakes",
+        _only(Cause.TLS),
+        inject.sample("tls-refuse"),
+        gateways=TO_TLS,
+        secured=True,
+    ),
+    Fault(
+        "tls-forgotten",
+        "the app speaks plain HTTP at a TLS port",
+        _only(Cause.PROTOCOL_MISMATCH),
+        inject.sample("tls-plain"),
+        gateways=TO_TLS,
+        secured=True,
     ),
     Fault(
         "read-timeout",

@@ -7,7 +7,14 @@ from pathlib import Path
 
 from upstream_guard.lab import tools
 from upstream_guard.lab.gateways import support
-from upstream_guard.lab.gateways.plain import REVISION_HEADER, UNROUTED, PlainGateway, Setup, Spawn
+from upstream_guard.lab.gateways.plain import (
+    REVISION_HEADER,
+    UNROUTED,
+    PlainGateway,
+    Setup,
+    Spawn,
+    split_upstream,
+)
 from upstream_guard.lab.model import Reporter
 from upstream_guard.lab.packages import Need
 
@@ -77,11 +84,14 @@ http://:{setup.port} {{
 
 
 def _site(host: str, port: int, upstream: str) -> str:
+    # Caddy takes the scheme from the address, and verifies unless told otherwise.
+    secured, _ = split_upstream(upstream)
+    transport = " {\n\t\ttransport http {\n\t\t\ttls_insecure_skip_verify\n\t\t}\n\t}"
     return f"""\
 http://{host}:{port} {{
 	bind {support.LOOPBACK}
 	log
-	reverse_proxy {upstream}
+	reverse_proxy {upstream}{transport if secured else ""}
 }}"""
 
 

@@ -5,7 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from upstream_guard.lab.gateways import support
-from upstream_guard.lab.gateways.plain import REVISION_HEADER, UNROUTED, PlainGateway, Setup, Spawn
+from upstream_guard.lab.gateways.plain import (
+    REVISION_HEADER,
+    UNROUTED,
+    PlainGateway,
+    Setup,
+    Spawn,
+    split_upstream,
+)
 from upstream_guard.lab.model import Reporter
 from upstream_guard.lab.packages import Need
 
@@ -43,7 +50,7 @@ class Haproxy:
             f"  use_backend {host} if {{ hdr(host) -i {host} }}" for host, _ in routes
         )
         backends = "\n".join(
-            f"backend {host}\n  server upstream {upstream}" for host, upstream in routes
+            f"backend {host}\n  server upstream {_server(upstream)}" for host, upstream in routes
         )
         return f"""\
 global
@@ -92,6 +99,11 @@ backend unrouted
     def admin_url(self, setup: Setup) -> str:
         """Its statistics page."""
         return f"http://{support.LOOPBACK}:{setup.admin_port}/stats"
+
+
+def _server(upstream: str) -> str:
+    secured, address = split_upstream(upstream)
+    return f"{address} ssl verify none" if secured else address
 
 
 ADDON = PlainGateway(Haproxy())

@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Final
 
 from upstream_guard.lab.gateways import support
-from upstream_guard.lab.gateways.plain import REVISION_HEADER, UNROUTED, PlainGateway, Setup, Spawn
+from upstream_guard.lab.gateways.plain import (
+    REVISION_HEADER,
+    UNROUTED,
+    PlainGateway,
+    Setup,
+    Spawn,
+    split_upstream,
+)
 from upstream_guard.lab.model import LabError, Reporter
 from upstream_guard.lab.packages import Need
 
@@ -117,11 +124,14 @@ def _modules_folder() -> str:
 
 
 def _virtual_host(setup: Setup, host: str, upstream: str) -> str:
+    secured, address = split_upstream(upstream)
+    if secured:
+        raise LabError("the lab's httpd goes to services in clear only")
     return f"""\
 <VirtualHost {support.LOOPBACK}:{setup.port}>
   ServerName {host}
   CustomLog {setup.folder}/access.log upstream
-  ProxyPass / http://{upstream}/
+  ProxyPass / http://{address}/
 </VirtualHost>"""
 
 

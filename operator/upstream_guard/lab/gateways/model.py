@@ -1,10 +1,13 @@
 """What a gateway of the lab is, whichever product it may be."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from upstream_guard.lab.model import Cluster, Reporter
 from upstream_guard.lab.packages import Need
+
+TLS_PORT: Final = 443
+"""Of the lab's Services that speak TLS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +18,8 @@ class ServiceTarget:
     name: str
     port: int = 80
     """The Service's port, not the pods'."""
+    tls: bool = False
+    """Gateways go there by TLS, and verify nothing."""
 
     @property
     def host(self) -> str:

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from upstream_guard.lab.gateways import support
-from upstream_guard.lab.gateways.plain import REVISION_HEADER, UNROUTED, PlainGateway, Setup, Spawn
+from upstream_guard.lab.gateways.plain import (
+    REVISION_HEADER,
+    UNROUTED,
+    PlainGateway,
+    Setup,
+    Spawn,
+    split_upstream,
+)
 from upstream_guard.lab.model import Reporter
 from upstream_guard.lab.packages import Need
 
@@ -98,12 +105,13 @@ events {{
 
 
 def _server(setup: Setup, host: str, upstream: str) -> str:
+    secured, address = split_upstream(upstream)
     return f"""\
   server {{
     listen {support.LOOPBACK}:{setup.port};
     server_name {host};
     location / {{
-      proxy_pass http://{upstream};
+      proxy_pass {"https" if secured else "http"}://{address};
     }}
   }}"""
 

@@ -30,6 +30,8 @@ REVISION_HEADER: Final = "X-Lab-Revision"
 """Goes with that answer: the revision of the routes that are in force."""
 ADMIN_OFFSET: Final = 1000
 """From a gateway's default port to that of its metrics or admin API."""
+SECURED: Final = "https://"
+"""Goes before the address of an upstream that speaks TLS."""
 _RESEND_SECONDS: Final = 1.0
 """A reload asked for while another was under way may be lost; it is asked for again."""
 _STATE_FILE = "gateway.json"
@@ -48,7 +50,7 @@ class Setup:
     admin_port: int
     """For metrics or an admin API; also on the loopback address."""
     routes: Mapping[str, str]
-    """Host → `address:port` of the upstream."""
+    """Host → `address:port` of the upstream, after `https://` where it speaks TLS."""
 
     @property
     def revision(self) -> str:
@@ -146,7 +148,7 @@ class PlainGateway:
         Raises:
             LabError: if the gateway is not up, or the Service or its port does not exist.
         """
-        upstream = upstream_address(cluster, target)
+        upstream = f"{SECURED if target.tls else ''}{upstream_address(cluster, target)}"
         with support.locked(cluster, self.name):
             setup = self._need(cluster)
             routes = {**setup.routes, target.host: upstream}
@@ -265,6 +267,11 @@ class PlainGateway:
             self.engine.metrics_url(setup),
             self.engine.admin_url(setup),
         )
+
+
+def split_upstream(upstream: str) -> tuple[bool, str]:
+    """Whether an upstream of a `Setup` speaks TLS, and its `address:port`."""
+    return upstream.startswith(SECURED), upstream.removeprefix(SECURED)
 
 
 def upstream_address(cluster: Cluster, target: ServiceTarget) -> str:

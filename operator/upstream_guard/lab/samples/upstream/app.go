@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -39,6 +40,7 @@ type app struct {
 	state    *state
 	requests atomic.Int64
 	serving  atomic.Int64 // Unix microseconds since which it answers requests, 0 before
+	tls      *tls.Config  // nil where it speaks HTTP in clear
 
 	mu       sync.Mutex
 	server   *http.Server
@@ -46,7 +48,15 @@ type app struct {
 	stopped  bool // no new listener from now on: SIGTERM was seen
 }
 
-func newApp(cfg config, state *state) *app { return &app{cfg: cfg, state: state} }
+func newApp(cfg config, state *state) (*app, error) {
+	a := &app{cfg: cfg, state: state}
+	if !cfg.tls {
+		return a, nil
+	}
+	var err error
+	a.tls, err = tlsConfig(cfg.name, state)
+	return a, err
+}
 
 // begin listens, and from then on opens and closes the listener as the fault asks for.
 func (a *app) begin() {
@@ -62,6 +72,7 @@ func (a *app) begin() {
 			a.stopServer()
 		} else {
 			a.startServer()
+			a.keepConnections(a.cfg.keepAlive && !ofHandshake(fault))
 		}
 		if fault == faultNone {
 			a.serving.CompareAndSwap(0, time.Now().UnixMicro())
@@ -86,7 +97,6 @@ func (a *app) startServer() {
 		ReadHeaderTimeout: time.Minute,
 		ConnState:         a.idleCloser(),
 	}
-	a.server.SetKeepAlivesEnabled(a.cfg.keepAlive)
 	log.Printf("listening on %s", listener.Addr())
 	go func(server *http.Server) {
 		err := server.Serve(listener)
@@ -100,12 +110,24 @@ func (a *app) startServer() {
 func (a *app) listen() (listener net.Listener, err error) {
 	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
 		listener, err = net.Listen("tcp", fmt.Sprintf(":%d", a.cfg.port))
+		if err == nil && a.tls != nil {
+			return securedListener{listener, a.state, a.tls}, nil
+		}
 		if err == nil {
 			return listener, nil
 		}
 		time.Sleep(listenRetry)
 	}
 	return nil, err
+}
+
+// keepConnections says whether connections are kept after an answer; if not, idle ones are closed.
+func (a *app) keepConnections(keep bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.server != nil {
+		a.server.SetKeepAlivesEnabled(keep)
+	}
 }
 
 // stopServer closes the listener and every connection: nobody is home, but the process lives.
@@ -170,34 +192,34 @@ func (a *app) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	switch fault {
 	case faultReset, faultLyingReady:
-		hijack(w, func(conn *net.TCPConn) { reset(conn) })
+		hijack(w, func(conn net.Conn) { reset(conn) })
 	case faultResetInBody:
-		hijack(w, func(conn *net.TCPConn) {
+		hijack(w, func(conn net.Conn) {
 			send(conn, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\npart of the body")
 			// The head must have left before the reset overtakes it.
 			time.Sleep(20 * time.Millisecond)
 			reset(conn)
 		})
 	case faultEarlyClose:
-		hijack(w, func(conn *net.TCPConn) { conn.Close() })
+		hijack(w, func(conn net.Conn) { conn.Close() })
 	case faultMalformed:
-		hijack(w, func(conn *net.TCPConn) {
+		hijack(w, func(conn net.Conn) {
 			send(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Bad\x00Header: 1\r\n\r\nok")
 			conn.Close()
 		})
 	case faultMalformedStatus:
-		hijack(w, func(conn *net.TCPConn) {
+		hijack(w, func(conn net.Conn) {
 			send(conn, "SSH-2.0-OpenSSH_9.2\r\n")
 			conn.Close()
 		})
 	case faultOversizedHeader:
-		hijack(w, func(conn *net.TCPConn) {
+		hijack(w, func(conn net.Conn) {
 			// An error here is a gateway that has read enough.
 			_, _ = conn.Write(oversizedAnswer())
 			conn.Close()
 		})
 	case faultH2Only:
-		hijack(w, func(conn *net.TCPConn) {
+		hijack(w, func(conn net.Conn) {
 			send(conn, h2Greeting)
 			conn.Close()
 		})
@@ -253,18 +275,21 @@ func (a *app) hang(r *http.Request, changed <-chan struct{}) {
 }
 
 // hijack takes the connection out of net/http's hands.
-func hijack(w http.ResponseWriter, do func(*net.TCPConn)) {
+func hijack(w http.ResponseWriter, do func(net.Conn)) {
 	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		log.Printf("cannot take the connection over: %v", err)
 		return
 	}
-	do(conn.(*net.TCPConn))
+	do(conn)
 }
 
 // reset ends the connection with RST instead of FIN.
-func reset(conn *net.TCPConn) {
-	_ = conn.SetLinger(0)
+func reset(conn net.Conn) {
+	if secured, ok := conn.(*tls.Conn); ok {
+		conn = secured.NetConn()
+	}
+	_ = conn.(*net.TCPConn).SetLinger(0)
 	conn.Close()
 }
 

@@ -19,6 +19,7 @@
 //	LINGER_SECONDS             how long `stop-listening-on-sigterm` stays alive, and how long
 //	                           `linger-on-sigterm` goes on as before (5)
 //	KEEP_ALIVE                 0 ends each connection after one answer (1)
+//	TLS                        1 speaks HTTPS on PORT, with a certificate of its own making (0)
 //	IDLE_CLOSE_SECONDS         when `close-idle-early` closes an idle connection (0.05)
 //	FAULT                      modes from the start, separated by commas
 //	POD_NAME                   who it says it is; the host name unless given
@@ -56,6 +57,7 @@ type config struct {
 	linger        time.Duration
 	idleClose     time.Duration
 	keepAlive     bool
+	tls           bool
 	faults        []string
 }
 
@@ -82,7 +84,10 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	app := newApp(cfg, state)
+	app, err := newApp(cfg, state)
+	if err != nil {
+		log.Fatal(err)
+	}
 	go func() { log.Fatal(http.Serve(control, controlHandler(app))) }()
 	go func() {
 		time.Sleep(cfg.startDelay)
@@ -157,6 +162,7 @@ func readConfig(lookup func(string) (string, bool)) (config, error) {
 		linger:        seconds(number("LINGER_SECONDS", 5)),
 		idleClose:     seconds(number("IDLE_CLOSE_SECONDS", 0.05)),
 		keepAlive:     number("KEEP_ALIVE", 1) > 0,
+		tls:           number("TLS", 0) > 0,
 	}
 	if text, _ := lookup("FAULT"); text != "" {
 		cfg.faults = strings.Split(text, ",")

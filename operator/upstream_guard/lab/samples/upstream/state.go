@@ -26,6 +26,9 @@ const (
 	faultCloseIdleEarly  = "close-idle-early"
 	faultLyingReady      = "lying-ready"
 	faultUnready         = "unready"
+	// Of an app that speaks TLS: it refuses every handshake, or has forgotten TLS.
+	faultTLSRefuse = "tls-refuse"
+	faultTLSPlain  = "tls-plain"
 )
 
 // What the app does on SIGTERM.
@@ -54,6 +57,8 @@ var faults = map[string]string{
 	faultCloseIdleEarly:  faultCloseIdleEarly,
 	faultLyingReady:      faultLyingReady,
 	faultUnready:         faultUnready,
+	faultTLSRefuse:       faultTLSRefuse,
+	faultTLSPlain:        faultTLSPlain,
 	// Short names.
 	"reset": faultReset,
 	"lie":   faultLyingReady,
