@@ -28,6 +28,8 @@ HORIZON: Final = 10.0
 """Seconds within which failed requests add up to `spec.detection.minRequests`."""
 SILENCE: Final = 2.0
 """Seconds that an endpoint must have been silent, where a refusal counts at once: it may just be slow."""
+DOUBT: Final = 1.0
+"""The same where every endpoint is silent: a machine that is busy for a moment is no reason to suspect them all."""
 LEFT_SECONDS: Final = 30.0
 """How long an endpoint that left the list is remembered: gateways need up to some seconds to forget it
 (FACTS section 4), and a name or a connection kept alive longer."""
@@ -171,7 +173,8 @@ def look(
         if known.last >= min(now - HORIZON, keep_from)
     }
     sure = failing | _left_failing(direct, found)
-    doubted = frozenset(a for a, e in found.items() if _turned(e, now)) - sure
+    turned = frozenset(a for a, e in found.items() if not trusted and _turned(e, now))
+    doubted = turned - sure
     for address in (*sorted(sure), *sorted(doubted))[:MAX_ENDPOINTS]:
         ailing[address] = _ails(direct, found[address], now, sure=address in sure)
     failing &= ailing.keys()
@@ -211,14 +214,15 @@ def _fails(endpoint: Probed, now: float) -> bool:
 
 
 def _turned(endpoint: Probed, now: float) -> bool:
-    """It has served and has just stopped to, whether its probes are trusted or not.
+    """It has served and has just stopped to, though its probes are not trusted.
 
     Where every endpoint is condemned at once the operator distrusts its own eyes, and ejects nobody. But it did
     see them, and lost sight of them as requests began to fail at a gateway: then that is the cause, mostly.
     """
     health = endpoint.health
     fails = endpoint.listed and health.verdict is Verdict.FAILING and health.cause is not None
-    return fails and health.ever_served and now - health.since <= HORIZON
+    lasted = now - health.since
+    return fails and health.ever_served and (health.hard or lasted >= DOUBT) and lasted <= HORIZON
 
 
 def _ails(direct: Direct, endpoint: Probed, now: float, *, sure: bool) -> Ailing:
