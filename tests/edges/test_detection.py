@@ -347,3 +347,48 @@ async def test_a_guard_that_goes_takes_its_windows_along(shop, until):
     assert b'upstream_guard_windows_open{guard="shop"' not in generate_latest(
         shop.app.metrics.registry
     )
+
+
+async def test_an_app_that_hangs_everywhere_is_told_by_probes_that_eject_nobody(shop, until):
+    """Every endpoint is silent at once, so that the operator distrusts its probes, and evaluates so."""
+    shop.rest(2)
+    for name in "abc":
+        gated = replace(shop.pods[name], gated=True, gate=True)
+        shop.state._pod(shop.pods[name], gated)
+        shop.pods[name] = gated
+    shop.probe(*PODS, ok=False, cause=Cause.READ_TIMEOUT)
+    shop.engine.mark(SHOP)
+    await until(lambda: not shop.app.detection._memories[SHOP].scene.trusted)
+    assert not shop.events("WindowOpened"), "probes alone say nothing then"
+    shop.ahead += 1.5
+    for _ in range(3):
+        shop.ask(0, Cause.READ_TIMEOUT, detail="no response in time")
+        shop.ahead += 0.5
+    await until(lambda: "windows" in shop.wanted)
+    (window,) = shop.windows()
+    assert window.cause is Cause.READ_TIMEOUT
+    assert "direct probes: 3 of 3 endpoints fail, read-timeout" in window.evidence
+    assert len(window.endpoints) == 3
+
+
+async def test_an_app_that_answers_500_has_no_window_by_any_eye(shop, until):
+    shop.rest(2)
+    detection, engine = shop.app.detection, shop.engine
+    for uid in PODS:  # one after the other, as probes find it out
+        result = ProbeResult(
+            shop.now, ok=False, cause=Cause.APP_ERROR, detail="HTTP 500", status=500
+        )
+        for _ in range(2):
+            engine.tracker._on_result(f"prod/shop/{uid}", result)
+        engine.mark(SHOP)
+        await until(
+            lambda uid=uid: any(
+                e.health.status == 500 and detection._memories[SHOP].keys[e.address] == uid
+                for e in detection._memories[SHOP].scene.endpoints
+            )
+        )
+        shop.count(s500=40)
+        shop.ask(500)
+    shop.rest(5)
+    assert not shop.app.detection._memories[SHOP].watch.open
+    assert not shop.events("WindowOpened")
