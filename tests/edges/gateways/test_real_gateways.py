@@ -296,7 +296,9 @@ async def test_a_gateway_counts_what_clients_got_request_by_request(mode, eye, g
     # Of these the gateway's own make a window, and what the app has answered itself does not.
     window = sum(sum(failed_statuses(d, DetectionPolicy()).values()) for d in eye.deltas)
     own = 0 if mode == "error" else REQUESTS - expected[200]
-    assert own * 0.99 <= window <= own, "a failed attempt may be counted a look earlier than its answer"
+    assert own * 0.99 <= window <= own, (
+        "a failed attempt may be counted a look earlier than its answer"
+    )
 
 
 async def test_a_restart_loses_no_count_and_invents_none(tmp_path, start, upstream):
