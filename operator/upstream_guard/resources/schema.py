@@ -208,6 +208,8 @@ def quote(value: object) -> str:
     """A value for a message: quoted where it is text, and never long."""
     if not isinstance(value, str | int | float | bool):
         return _kind_of(value)
+    if isinstance(value, bool):
+        return str(value).lower()
     shown = repr(value) if isinstance(value, str) else str(value)[:_MAX_QUOTE]
     return shown if len(shown) <= _MAX_QUOTE else f"{shown[:_MAX_QUOTE]}… ({len(shown)} characters)"
 

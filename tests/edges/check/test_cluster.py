@@ -73,6 +73,26 @@ async def test_everything_is_listed_and_nothing_written(
     assert str(located.location("spec.ports")) == "cluster stage"
 
 
+async def test_guards_of_the_cluster_count(api: Any, serve: Callable[..., None]) -> None:
+    """What a guard prevents is not predicted, and one that is not in force is told."""
+    serve()
+    spec = {"targetRef": {"name": "shop"}}
+    lost = {"metadata": {**META, "name": "lost"}, "spec": {"targetRef": {"name": "shopp"}}}
+    guards = [{"metadata": META, "spec": spec}, lost]
+
+    async def handler(request: Any, _body: object) -> Any:
+        plural = request.path.rsplit("/", 1)[-1]
+        return 200, {"metadata": {}, "items": {**ITEMS, "upstreamguards": guards}.get(plural, [])}
+
+    api.handler = handler
+    inputs = await read_cluster(None, None, ())
+    assert "/apis/upstreamguard.io/v1alpha1/gatewayprofiles" in {p for _, p, *_ in api.requests}
+    found, _ = analyse(inputs.objects, Question(Facts(), complete=inputs.complete), [])
+    risks = {f.problem.finding.risk: str(f.problem.finding.ref) for f in found}
+    assert risks["guard-not-accepted"] == "prod/lost"
+    assert "no-pre-stop" not in risks
+
+
 async def test_namespaces(api: Any, serve: Callable[..., None]) -> None:
     serve()
     inputs = await read_cluster(None, None, ("a", "b"))

@@ -543,3 +543,64 @@ def test_it_starts_without_what_only_the_operator_needs() -> None:
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "set()"
+
+
+GUARD = """\
+apiVersion: upstreamguard.io/v1alpha1
+kind: UpstreamGuard
+metadata: {name: shop, namespace: prod}
+spec:
+  targetRef: {kind: Service, name: shop}
+"""
+PROFILE = """\
+apiVersion: upstreamguard.io/v1alpha1
+kind: GatewayProfile
+metadata: {name: edge}
+spec:
+  match: {ingressClasses: [public]}
+"""
+
+
+def test_own_resources_are_checked_field_by_field(check: Check) -> None:
+    broken = f"{GUARD}  probe:\n    interval: 1s\n    timeout: 3s\n  drian: {{}}\n"
+    found = json.loads(check("-", "-o", "json", stdin=broken).stdout)["findings"]
+    assert [(f["id"], f["field"], f["location"]["line"]) for f in found] == [
+        ("invalid-guard", "spec.drian", 9)
+    ]
+    contradicting = broken.replace("  drian: {}\n", "")
+    (one,) = json.loads(check("-", "-o", "json", stdin=contradicting).stdout)["findings"]
+    assert (one["id"], one["location"]["line"]) == ("invalid-guard", 8)
+    profile = check("-", stdin=f"{PROFILE}  retries: many\n")
+    assert profile.exit_code == 1
+    assert "spec.retries: must be a whole number, not 'many'" in profile.stdout
+    assert "stdin:6" in profile.stdout
+
+
+def test_a_guard_of_a_service_that_is_not_given(check: Check) -> None:
+    Path("guard.yaml").write_text(GUARD.replace("name: shop}\n", "name: shopp}\n"))
+    alone = findings(check("guard.yaml", "-o", "json"))
+    assert alone["guard-not-accepted"]["severity"] == "info"
+    assert check("guard.yaml").exit_code == 0
+    together = findings(check(".", "-o", "json"))
+    assert together["guard-not-accepted"]["severity"] == "warning"
+    assert "guard-not-accepted" not in findings(
+        check("-", "-o", "json", stdin=f"{SHOP}---\n{GUARD}")
+    )
+
+
+def test_a_finding_about_a_guard_is_suppressed_with_a_reason(check: Check) -> None:
+    accepted = GUARD.replace(
+        "namespace: prod}",
+        'namespace: prod, annotations: {upstreamguard.io/ignore: "invalid-guard: for 2.0"}}',
+    )
+    assert check("-", stdin=f"{accepted}  later: 1\n").exit_code == 0
+
+
+def test_a_gateway_profile_counts_for_predictions(check: Check) -> None:
+    def lost(text: str) -> float:
+        windows = findings(check("-", "-o", "json", stdin=text))["no-pre-stop"]["windows"]
+        return sum(w["lost"]["value"] for w in windows)  # type: ignore[attr-defined, misc]
+
+    routed = f"{SHOP}---\n{INGRESS}---\n{INGRESS_CLASS}"
+    slow = f"{routed}---\n{PROFILE}  detachLatency: 20s\n"
+    assert lost(slow) > 3 * lost(routed)

@@ -12,7 +12,7 @@ from upstream_guard.core.model import ObjectRef, Route
 from upstream_guard.core.predict.facts import Facts
 from upstream_guard.core.predict.gateway import Gateway
 from upstream_guard.core.predict.review import Problem, review
-from upstream_guard.core.predict.rules import inspect_routes
+from upstream_guard.core.predict.rules import inspect_guards, inspect_routes
 from upstream_guard.core.predict.state import (
     LabelSelector,
     RouteState,
@@ -91,6 +91,7 @@ def analyse(
         states = [_bounded(state, troubles) for state in world.states]
         problems = [p for state in track(states) for p in _review(state, world, question)]
         problems += [Problem(finding) for finding in inspect_routes(world)]
+        problems += [Problem(finding) for finding in inspect_guards(world)]
         found += [Found(problem, known) for problem in _once(problems)]
     return found, sum(len(world.states) for world in read)
 
@@ -98,8 +99,8 @@ def analyse(
 def _aware(read: Sequence[World]) -> list[World]:
     """The worlds, each with what the others hold and it may refer to.
 
-    A route may lead to a Service of another folder, a Gateway may be of a class of another folder, and a
-    Service may mean pods of another folder.
+    A route may lead to a Service of another folder, a Gateway may be of a class of another folder
+    or be spoken of by its GatewayProfile, and a Service may mean pods of another folder.
     """
     if len(read) < 2:
         return list(read)
@@ -107,6 +108,7 @@ def _aware(read: Sequence[World]) -> list[World]:
     classes = {name: c for world in read for name, c in world.ingress_classes.items()}
     gateways = {name: c for world in read for name, c in world.gateway_controllers.items() if c}
     workloads = tuple(workload for world in read for workload in world.workloads)
+    profiles = {profile.name: profile for world in read for profile in world.profiles}
     return [
         replace(
             world,
@@ -114,6 +116,7 @@ def _aware(read: Sequence[World]) -> list[World]:
             services=services | dict(world.services),
             ingress_classes=classes | dict(world.ingress_classes),
             gateway_controllers=dict(world.gateway_controllers) | gateways,
+            profiles=tuple((profiles | {p.name: p for p in world.profiles}).values()),
         )
         for world in read
     ]
@@ -201,6 +204,7 @@ def _gateways(state: State, world: World, products: Iterable[str]) -> tuple[Gate
         map(_route, state.routes),
         world.ingress_classes,
         world.gateway_controllers,
+        world.profiles,
     )
     return found or (CLUSTER_IP,)
 

@@ -8,6 +8,13 @@ from typing import Any, Final
 from upstream_guard.cli.check.documents import Branch
 from upstream_guard.cli.check.objects import Located, Location, ObjectKey, Source, Trouble
 from upstream_guard.cli.check.sources import Inputs
+from upstream_guard.core.names import (
+    API_VERSION,
+    GUARD_KIND,
+    GUARD_PLURAL,
+    PROFILE_KIND,
+    PROFILE_PLURAL,
+)
 from upstream_guard.kube.client import ApiError, KubeClient
 
 
@@ -62,6 +69,8 @@ _KINDS: Final = (
     _Listed("HTTPRoute", _GATEWAY_API, "httproutes"),
     _Listed("GRPCRoute", _GATEWAY_API, "grpcroutes"),
     _Listed("ReferenceGrant", "apis/gateway.networking.k8s.io/v1beta1", "referencegrants"),
+    _Listed(GUARD_KIND, f"apis/{API_VERSION}", GUARD_PLURAL),
+    _Listed(PROFILE_KIND, f"apis/{API_VERSION}", PROFILE_PLURAL, namespaced=False),
 )
 
 

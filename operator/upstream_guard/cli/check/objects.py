@@ -17,7 +17,9 @@ from upstream_guard.resources.manifests import PARSERS
 IGNORE: Final = "upstreamguard.io/ignore"
 """Annotation: `ID: reason; ID: reason`. Findings of these IDs about this object are suppressed."""
 
-CLUSTER_SCOPED: Final = frozenset({"GatewayClass", "IngressClass", "Namespace", "Node"})
+CLUSTER_SCOPED: Final = frozenset(
+    {"GatewayClass", "GatewayProfile", "IngressClass", "Namespace", "Node"}
+)
 """Of the kinds that are looked at."""
 
 

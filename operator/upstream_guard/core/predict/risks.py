@@ -36,6 +36,7 @@ _PODS: Final = "Kubernetes, Pod Lifecycle: container probes, termination of pods
 _SERVICES: Final = "Kubernetes, Service: selectors, targetPort, EndpointSlices"
 _DISRUPTIONS: Final = "Kubernetes, Disruptions; Eviction API"
 _DEPLOYMENTS: Final = "Kubernetes, Deployments: strategy"
+_RESOURCES: Final = "the CRDs of Upstream Guard, docs/reference/crd.md"
 _GATEWAY: Final = "Gateway API specification"
 
 RISKS: Final[Mapping[str, RiskInfo]] = MappingProxyType(
@@ -152,6 +153,15 @@ RISKS: Final[Mapping[str, RiskInfo]] = MappingProxyType(
         ),
         "session-affinity": RiskInfo(
             "Sessions are pinned to pods that stop", _C.STALE_UPSTREAM, _I, _SERVICES
+        ),
+        "invalid-guard": RiskInfo(
+            "The guard is not valid, so it protects nothing", _C.STALE_UPSTREAM, _E, _RESOURCES
+        ),
+        "guard-not-accepted": RiskInfo(
+            "The guard cannot take effect, so it protects nothing", _C.STALE_UPSTREAM, _E, _RESOURCES
+        ),
+        "invalid-gateway-profile": RiskInfo(
+            "The GatewayProfile is not valid, so it is not used", _C.STALE_UPSTREAM, _E, _RESOURCES
         ),
         "quota-blocks-surge": RiskInfo(
             "The quota leaves no room for a surge pod", _C.NO_ENDPOINTS, _W, "Kubernetes, Resource Quotas"

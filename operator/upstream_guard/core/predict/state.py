@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from upstream_guard.core.model import ContainerPort, DrainPolicy, ObjectRef, Service
+from upstream_guard.core.model import ContainerPort, DrainPolicy, Guard, ObjectRef, Service
 from upstream_guard.core.predict.estimate import UNKNOWN_ZERO, Estimate
+from upstream_guard.core.tuning import GatewayProfile
 
 
 class HookKind(StrEnum):
@@ -419,6 +420,21 @@ class GuardFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Refused:
+    """A resource of ours that cannot be used as it is written.
+
+    Attributes:
+        kind: `UpstreamGuard` or `GatewayProfile`.
+        ref: Its name; a GatewayProfile has no namespace.
+        faults: The path of each field that is wrong, and what is wrong with it.
+    """
+
+    kind: str
+    ref: ObjectRef
+    faults: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """One Service and everything that decides whether requests to it fail.
 
@@ -511,6 +527,9 @@ class World:
         routes: Every route.
         grants: Every ReferenceGrant.
         workloads: Every workload, whether or not a Service selects it.
+        guards: Every valid guard, in force or not.
+        profiles: Every valid GatewayProfile.
+        refused: Guards and GatewayProfiles that are not valid.
         ingress_classes: `spec.controller` by IngressClass, as `gateways.discover` wants it.
         gateway_controllers: `spec.controllerName` of the class by Gateway (`namespace/name`).
         complete: Whether absent means absent (a cluster), or may exist elsewhere (manifests).
@@ -521,6 +540,9 @@ class World:
     routes: tuple[RouteState, ...] = ()
     grants: tuple[Grant, ...] = ()
     workloads: tuple[Workload, ...] = ()
+    guards: tuple[Guard, ...] = ()
+    profiles: tuple[GatewayProfile, ...] = ()
+    refused: tuple[Refused, ...] = ()
     ingress_classes: Mapping[str, str] = field(default_factory=dict)
     gateway_controllers: Mapping[str, str] = field(default_factory=dict)
     complete: bool = False

@@ -10,11 +10,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from upstream_guard.core.names import GROUP, GUARD_KIND
+from upstream_guard.core.names import GROUP, GUARD_KIND, PROFILE_KIND
 from upstream_guard.core.predict.state import Workload, World
 from upstream_guard.resources.manifests.assembly import Inventory, assemble, assemble_world
 from upstream_guard.resources.manifests.cluster import parse_known_pod, parse_node_state
-from upstream_guard.resources.manifests.guards import guard_facts, parse_valid_guard, settle_drain
+from upstream_guard.resources.manifests.guards import (
+    guard_facts,
+    parse_guard_or_why,
+    parse_profile_or_why,
+    settle_drain,
+)
 from upstream_guard.resources.manifests.limits import (
     parse_autoscaler,
     parse_budget,
@@ -71,12 +76,14 @@ __all__ = [
     "parse_gateway_class",
     "parse_grant",
     "parse_grpcroute_state",
+    "parse_guard_or_why",
     "parse_httproute_state",
     "parse_ingress_class",
     "parse_ingress_state",
     "parse_known_pod",
     "parse_network_policy",
     "parse_node_state",
+    "parse_profile_or_why",
     "parse_quota",
     "parse_replicaset",
     "parse_replication_controller",
@@ -85,7 +92,6 @@ __all__ = [
     "parse_statefulset",
     "parse_tcproute_state",
     "parse_tlsroute_state",
-    "parse_valid_guard",
     "parse_workload",
     "read_world",
     "settle_drain",
@@ -125,7 +131,8 @@ PARSERS: Final[Mapping[tuple[str, str], Parser]] = MappingProxyType(
         ("networking.k8s.io", "NetworkPolicy"): parse_network_policy,
         ("extensions", "NetworkPolicy"): parse_network_policy,
         ("", "ResourceQuota"): parse_quota,
-        (GROUP, GUARD_KIND): parse_valid_guard,
+        (GROUP, GUARD_KIND): parse_guard_or_why,
+        (GROUP, PROFILE_KIND): parse_profile_or_why,
     }
 )
 """The parser of each kind by API group (empty for the core) and kind; none of them looks at either.

@@ -16,12 +16,14 @@ from upstream_guard.core.predict.state import (
     NetworkPolicy,
     NodeState,
     Quota,
+    Refused,
     RouteState,
     ServiceState,
     State,
     Workload,
     World,
 )
+from upstream_guard.core.tuning import GatewayProfile
 from upstream_guard.resources.kube_objects import DEFAULT_CLASS
 from upstream_guard.resources.manifests.annotations import hints_of
 from upstream_guard.resources.manifests.guards import guard_facts
@@ -196,6 +198,9 @@ def assemble_world(inventory: Inventory, *, complete: bool = False) -> World:
         routes=inventory.of(RouteState),
         grants=inventory.of(Grant),
         workloads=inventory.of(Workload),
+        guards=inventory.of(Guard),
+        profiles=inventory.of(GatewayProfile),
+        refused=inventory.of(Refused),
         ingress_classes=ingress_classes,
         gateway_controllers=gateway_controllers,
         complete=complete,
@@ -203,9 +208,9 @@ def assemble_world(inventory: Inventory, *, complete: bool = False) -> World:
 
 
 def _identity(value: Parsed) -> Hashable:
-    if isinstance(value, NodeState):
+    if isinstance(value, NodeState | GatewayProfile):
         return value.name
-    if isinstance(value, Workload | RouteState | ControllerClass):
+    if isinstance(value, Workload | RouteState | ControllerClass | Refused):
         return value.kind, value.ref
     return value.ref
 

@@ -12,10 +12,12 @@ from upstream_guard.core.predict.state import (
     NodeState,
     PodState,
     Quota,
+    Refused,
     RouteState,
     ServiceState,
     Workload,
 )
+from upstream_guard.core.tuning import GatewayProfile
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,5 +87,7 @@ Parsed: TypeAlias = (
     | GatewayRef
     | ControllerClass
     | BackendTls
+    | GatewayProfile
+    | Refused
 )
 """What one object can become."""

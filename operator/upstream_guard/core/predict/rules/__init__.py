@@ -8,6 +8,7 @@ from upstream_guard.core.predict.facts import Facts
 from upstream_guard.core.predict.gateway import Gateway
 from upstream_guard.core.predict.rules import (
     disruption,
+    guards,
     policy,
     probes,
     protocol,
@@ -121,6 +122,11 @@ def _possible(finding: Finding) -> Finding:
         return finding
     words = f"{remedy.reason}: edit the {remedy.kind} by hand, for its lists cannot be merged"
     return replace(finding, remedy=None, no_remedy=words)
+
+
+def inspect_guards(world: World) -> tuple[Finding, ...]:
+    """Look for guards and GatewayProfiles that would not take effect as they are written."""
+    return (*guards.invalid(world), *guards.not_accepted(world))
 
 
 def inspect_routes(world: World) -> tuple[Finding, ...]:

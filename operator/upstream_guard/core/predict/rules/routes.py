@@ -27,13 +27,19 @@ GATEWAY_API: Final = "gateway.networking.k8s.io"
 
 def missing_services(world: World) -> Iterator[Finding]:
     """Backends whose Service is not there."""
-    peopled = {ref.namespace for ref in world.services}
-    peopled |= {workload.ref.namespace for workload in world.workloads}
+    peopled = peopled_namespaces(world)
     for route in world.routes:
         for backend in route.backends:
             target = ObjectRef(backend.namespace, backend.service)
             if backend.kind == "Service" and target not in world.services:
                 yield _missing(world, route, backend, known=backend.namespace in peopled)
+
+
+def peopled_namespaces(world: World) -> frozenset[str]:
+    """Namespaces of which Services or workloads are given: what they lack is hardly elsewhere."""
+    return frozenset(ref.namespace for ref in world.services) | {
+        workload.ref.namespace for workload in world.workloads
+    }
 
 
 def _missing(world: World, route: RouteState, backend: Backend, *, known: bool) -> Finding:
