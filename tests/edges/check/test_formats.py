@@ -50,11 +50,11 @@ Deployment prod/shop
 
 Deployment prod/two
   error    50% of nothing: a, b <&>   target-port-unserved  k8s/shop, v1.yaml:12
-           → No remedy: nothing helps
+           → No patch: nothing helps
 
 Deployment prod/three
   info     container `web` has no preStop hook  one-node
-           → No remedy: nothing helps
+           → No patch: nothing helps
 
 1 error, 1 warning, 1 note in 3 Services in 12 documents; 1 suppressed, 1 in the baseline.
 Lost requests at 10 requests a second, which is assumed (--rate).

@@ -39,7 +39,7 @@ def remedy_line(entry: Entry) -> str:
         if remedy is not None:
             return remedy.reason
     reasons = [problem.finding.no_remedy, *(w.no_remedy for w in problem.windows)]
-    return next((f"No remedy: {reason}" for reason in reasons if reason), "")
+    return next((f"No patch: {reason}" for reason in reasons if reason), "")
 
 
 def paragraphs(entry: Entry) -> Iterator[str]:
