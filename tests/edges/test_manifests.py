@@ -15,6 +15,7 @@ from upstream_guard.core.model import (
     Service,
     ServicePort,
 )
+from upstream_guard.core.names import GROUP, GUARD_KIND, PROFILE_KIND
 from upstream_guard.core.predict.state import (
     Autoscaler,
     Backend,
@@ -45,6 +46,7 @@ from upstream_guard.core.predict.state import (
 from upstream_guard.core.tuning import CLUSTER_IP
 from upstream_guard.resources.manifests import (
     PARSERS,
+    READERS,
     Inventory,
     KnownPod,
     assemble,
@@ -672,6 +674,7 @@ def test_kinds_that_are_passed_over(version: str, kind: str) -> None:
 
 def test_every_kind_is_in_the_samples() -> None:
     kinds = {kind for _, kind in PARSERS}
+    assert set(PARSERS) - set(READERS) == {(GROUP, GUARD_KIND), (GROUP, PROFILE_KIND)}
     assert kinds == {obj["kind"] for obj in (*APP, *KINDS)}
     assert all(parse(obj) is not None for obj in (*APP, *KINDS))
 

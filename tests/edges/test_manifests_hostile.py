@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from upstream_guard.core.predict.state import Workload
-from upstream_guard.resources.manifests import PARSERS, parse, read_world
+from upstream_guard.resources.manifests import PARSERS, mistakes_of, parse, read_world
 
 DATA = Path(__file__).parents[1] / "data/manifests"
 SAMPLES = [
@@ -108,6 +108,9 @@ def test_good_objects_with_bad_parts(
 def test_arbitrary_objects(objects: list[Any], complete: bool) -> None:
     world = read_world(objects, complete=complete)
     assert len(world.states) == len(world.services)
+    for obj in objects:
+        if isinstance(obj, dict):
+            assert all(what.startswith("must be ") for _, what in mistakes_of(obj))
 
 
 @pytest.mark.parametrize("index", range(len(SAMPLES)), ids=lambda i: str(SAMPLES[i]["kind"]))
@@ -124,6 +127,22 @@ def test_a_wrong_type_counts_as_absent(index: int) -> None:
             holder = holder[step]
         del holder[path[-1]]
         assert parse(wrong) == parse(absent), path
+        if path[0] in {"spec", "status"} and parse(wrong) != parse(SAMPLES[index]):
+            assert [where for where, _ in mistakes_of(wrong)] == [written(path)]
+
+
+def written(path: Steps) -> str:
+    """`spec.ports[0].port`; the names of labels, resources and the like in brackets."""
+    named = {"labels", "annotations", "selector", "matchLabels", "nodeSelector", "hard", "used"}
+    text = ""
+    for above, step in zip(("", *path), path, strict=False):
+        free = above in named and step not in {"matchLabels", "matchExpressions"}
+        text += f"[{step}]" if isinstance(step, int) else f'["{step}"]' if free else f".{step}"
+    return text.removeprefix(".")
+
+
+def test_what_is_right_has_no_mistakes() -> None:
+    assert [list(mistakes_of(obj)) for obj in SAMPLES] == [[] for _ in SAMPLES]
 
 
 def test_time_grows_with_the_number_of_objects_only() -> None:

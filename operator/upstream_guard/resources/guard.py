@@ -33,10 +33,10 @@ from upstream_guard.resources.schema import (
     complaint,
     duration,
     duration_or_auto,
-    quote,
     text,
     validate,
 )
+from upstream_guard.resources.wording import quote
 
 DEFAULT_INTERVAL: Final = 0.5
 DEFAULT_TIMEOUT: Final = 0.5

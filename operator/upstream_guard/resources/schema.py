@@ -16,12 +16,12 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from upstream_guard.core.names import API_VERSION
 from upstream_guard.resources.durations import seconds_of
+from upstream_guard.resources.wording import kind_of, quote
 
 MAX_PROBLEMS: Final = 20
 """Problems reported of one resource; a hostile one could have thousands."""
 MAX_TEXT: Final = 900
 """Characters of all problems in one text: a condition holds 2,048, an event's note 1,024."""
-_MAX_QUOTE: Final = 60
 _MAX_PART: Final = 64
 
 RULE: Final = "rule"
@@ -118,7 +118,7 @@ def check_envelope(body: object, kind: str, error: type[ResourceError]) -> Mappi
         ResourceError: Of the given class.
     """
     if not isinstance(body, Mapping):
-        raise error([Problem("", f"must be an object of kind {kind}, not {_kind_of(body)}")])
+        raise error([Problem("", f"must be an object of kind {kind}, not {kind_of(body)}")])
     wanted = {"apiVersion": API_VERSION, "kind": kind}
     problems = [
         Problem(name, f"must be {value}, not {quote(body[name])}")
@@ -178,7 +178,7 @@ def text(pattern: str, most: int, what: str) -> BeforeValidator:
 
     def check(value: object) -> str:
         if not isinstance(value, str):
-            raise complaint(f"must be {what}, not {_kind_of(value)}")
+            raise complaint(f"must be {what}, not {kind_of(value)}")
         if len(value) > most:
             raise complaint(f"must be at most {most} characters long, not {len(value)}")
         if not compiled.fullmatch(value):
@@ -202,16 +202,6 @@ def check_distinct(values: list[Item]) -> list[Item]:
 def complaint(message: str) -> PydanticCustomError:
     """An error whose message is ours, word for word."""
     return PydanticCustomError(RULE, "{message}", {"message": message})
-
-
-def quote(value: object) -> str:
-    """A value for a message: quoted where it is text, and never long."""
-    if not isinstance(value, str | int | float | bool):
-        return _kind_of(value)
-    if isinstance(value, bool):
-        return str(value).lower()
-    shown = repr(value) if isinstance(value, str) else str(value)[:_MAX_QUOTE]
-    return shown if len(shown) <= _MAX_QUOTE else f"{shown[:_MAX_QUOTE]}… ({len(shown)} characters)"
 
 
 def _bounded(least: str, most: str) -> Callable[[object], float]:
@@ -261,18 +251,4 @@ def _message(detail: ErrorDetails) -> str:
     template = _MESSAGES.get(detail["type"])
     if template is None:
         return detail["msg"][:300]
-    return template.format(value=quote(value), kind=_kind_of(value), **detail.get("ctx") or {})
-
-
-def _kind_of(value: object) -> str:
-    """The JSON type of a value, in words."""
-    names: tuple[tuple[type[object], str], ...] = (
-        (type(None), "nothing"),
-        (bool, "a boolean"),
-        (int, "a number"),
-        (float, "a number"),
-        (str, "text"),
-        (Mapping, "an object"),
-        (list, "a list"),
-    )
-    return next((name for type_, name in names if isinstance(value, type_)), "something else")
+    return template.format(value=quote(value), kind=kind_of(value), **detail.get("ctx") or {})

@@ -604,3 +604,25 @@ def test_a_gateway_profile_counts_for_predictions(check: Check) -> None:
     routed = f"{SHOP}---\n{INGRESS}---\n{INGRESS_CLASS}"
     slow = f"{routed}---\n{PROFILE}  detachLatency: 20s\n"
     assert lost(slow) > 3 * lost(routed)
+
+
+def test_a_field_of_the_wrong_type_is_told_with_its_line(check: Check) -> None:
+    wrong = SHOP.replace("replicas: 3", 'replicas: "three"').replace("8080\n---", '"8080"\n---')
+    result = check("-", stdin=wrong)
+    assert (
+        "note: stdin:7:3: spec.replicas must be a whole number from 0 to 2147483647, not 'three'; "
+        "Kubernetes refuses it, and here it counts as left out\n"
+    ) in result.stderr
+    assert "stdin:18:15: spec.template.spec.containers[0].ports[0].containerPort" in result.stderr
+    assert not any("replicas" in line for line in check("-", "-q", stdin=wrong).stderr.splitlines())
+    problems = json.loads(check("-", "-o", "json", stdin=wrong).stdout)["problems"]
+    assert [(p["line"], p["fatal"]) for p in problems] == [(7, False), (18, False)]
+
+
+def test_of_many_wrong_fields_the_first_are_told(check: Check) -> None:
+    many = "".join(f"    l{n}: {n}\n" for n in range(500))
+    text = f"{SERVICE.replace(', namespace: prod}', '}')}"
+    text = text.replace("metadata: {name: shop}", f"metadata:\n  name: shop\n  labels:\n{many}")
+    lines = check("-", stdin=text.rstrip() + "\n").stderr.splitlines()
+    assert len(lines) == 21
+    assert lines[-1] == "note: stdin: 480 more fields have a type that Kubernetes refuses"

@@ -18,7 +18,7 @@ from upstream_guard import __version__
 from upstream_guard.cli.check import baseline, suppressions
 from upstream_guard.cli.check.analysis import Found, Question, analyse, object_of
 from upstream_guard.cli.check.formats import FORMATS, renderer
-from upstream_guard.cli.check.objects import ObjectKey
+from upstream_guard.cli.check.objects import ObjectKey, tell_mistakes
 from upstream_guard.cli.check.report import RANKS, Entry, Look, Report
 from upstream_guard.cli.check.sources import Inputs, read_all
 from upstream_guard.cli.check.words import clean, counted
@@ -312,6 +312,7 @@ def _read(options: Options) -> Inputs:
     if options.cluster:
         return _read_cluster(options)
     inputs = read_all(options.paths, options.kustomizations)
+    tell_mistakes(inputs.objects, inputs.troubles)
     if options.namespaces:
         inputs.objects = [o.placed_in(options.namespaces[0]) for o in inputs.objects]
     return inputs

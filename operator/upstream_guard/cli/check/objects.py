@@ -1,6 +1,6 @@
 """Kubernetes objects as read from a source, with where they stand, and what went wrong on the way."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
@@ -12,7 +12,8 @@ from upstream_guard.cli.check.documents import (
     line_and_column,
     locate,
 )
-from upstream_guard.resources.manifests import PARSERS
+from upstream_guard.resources.manifests import PARSERS, mistakes_of
+from upstream_guard.resources.wording import quote
 
 IGNORE: Final = "upstreamguard.io/ignore"
 """Annotation: `ID: reason; ID: reason`. Findings of these IDs about this object are suppressed."""
@@ -21,6 +22,9 @@ CLUSTER_SCOPED: Final = frozenset(
     {"GatewayClass", "GatewayProfile", "IngressClass", "Namespace", "Node"}
 )
 """Of the kinds that are looked at."""
+
+MAX_MISTAKES: Final = 20
+"""Fields of the wrong type told of one source; a file of another sort may have thousands."""
 
 
 class ObjectKey(NamedTuple):
@@ -197,8 +201,31 @@ def _named(located: Located, troubles: list[Trouble]) -> Iterator[Located]:
     metadata = located.value.get("metadata")
     if isinstance(metadata, dict) and isinstance(metadata.get("generateName"), str):
         return
-    text = f"this {located.key.kind} has no metadata.name, so it was left out"
-    troubles.append(Trouble(located.location("metadata"), text, fatal=False))
+    given = metadata.get("name") if isinstance(metadata, dict) else None
+    lacks = f"metadata.name must be text, not {quote(given)}" if given else "no metadata.name"
+    text = f"this {located.key.kind} was left out: {lacks}"
+    troubles.append(Trouble(located.location("metadata.name"), text, fatal=False))
+
+
+def tell_mistakes(objects: Iterable[Located], troubles: list[Trouble]) -> None:
+    """Say which fields count as absent because Kubernetes would refuse their type.
+
+    Args:
+        objects: Objects that no API server has looked at yet.
+        troubles: They are told here, the first of each source.
+    """
+    counts: dict[str, int] = {}
+    for located in objects:
+        for path, what in mistakes_of(located.value):
+            source = located.source.name
+            counts[source] = counts.get(source, 0) + 1
+            if counts[source] <= MAX_MISTAKES:
+                text = f"{path} {what}; Kubernetes refuses it, and here it counts as left out"
+                troubles.append(Trouble(located.location(path), text, fatal=False))
+    for source, count in counts.items():
+        if count > MAX_MISTAKES:
+            text = f"{count - MAX_MISTAKES} more fields have a type that Kubernetes refuses"
+            troubles.append(Trouble(Location(source), text, fatal=False))
 
 
 def trouble_of(flaw: Flaw, source: Source) -> Trouble:

@@ -1,7 +1,7 @@
 """Manifests and API objects to what predictions are made from.
 
-Nothing here raises, whatever the objects look like: what has the wrong type counts as absent, and what
-cannot be understood at all is passed over. Kubernetes' defaults are filled in. Kinds that run no
+Nothing here raises, whatever the objects look like: what has the wrong type counts as absent
+(`mistakes_of` tells what that is), and what cannot be understood at all is passed over. Kubernetes' defaults are filled in. Kinds that run no
 Service's pods (Job, CronJob) and kinds of other groups (a Knative Service, an Istio Gateway) are not
 read.
 """
@@ -13,7 +13,12 @@ from typing import Any, Final
 from upstream_guard.core.names import GROUP, GUARD_KIND, PROFILE_KIND
 from upstream_guard.core.predict.state import Workload, World
 from upstream_guard.resources.manifests.assembly import Inventory, assemble, assemble_world
-from upstream_guard.resources.manifests.cluster import parse_known_pod, parse_node_state
+from upstream_guard.resources.manifests.cluster import (
+    NODE,
+    POD,
+    parse_known_pod,
+    parse_node_state,
+)
 from upstream_guard.resources.manifests.guards import (
     guard_facts,
     parse_guard_or_why,
@@ -21,12 +26,24 @@ from upstream_guard.resources.manifests.guards import (
     settle_drain,
 )
 from upstream_guard.resources.manifests.limits import (
+    AUTOSCALER,
+    BUDGET,
+    POLICY,
+    QUOTA,
     parse_autoscaler,
     parse_budget,
     parse_network_policy,
     parse_quota,
 )
+from upstream_guard.resources.manifests.reading import Reader, mistakes_in
 from upstream_guard.resources.manifests.traffic import (
+    BACKEND_TLS,
+    CLASS,
+    GATEWAY,
+    GRANT,
+    INGRESS,
+    ROUTE,
+    SERVICE,
     parse_backend_tls,
     parse_gateway,
     parse_gateway_class,
@@ -47,6 +64,12 @@ from upstream_guard.resources.manifests.values import (
     Parsed,
 )
 from upstream_guard.resources.manifests.workloads import (
+    DAEMONSET,
+    DEPLOYMENT,
+    REPLICASET,
+    REPLICATION_CONTROLLER,
+    ROLLOUT,
+    STATEFULSET,
     parse_daemonset,
     parse_deployment,
     parse_replicaset,
@@ -57,6 +80,7 @@ from upstream_guard.resources.manifests.workloads import (
 
 __all__ = [
     "PARSERS",
+    "READERS",
     "BackendTls",
     "ControllerClass",
     "GatewayRef",
@@ -66,6 +90,7 @@ __all__ = [
     "assemble",
     "assemble_world",
     "guard_facts",
+    "mistakes_of",
     "parse",
     "parse_autoscaler",
     "parse_backend_tls",
@@ -140,6 +165,40 @@ PARSERS: Final[Mapping[tuple[str, str], Parser]] = MappingProxyType(
 Each gives None for an object that it cannot use, e.g. one without a name.
 """
 
+READERS: Final[Mapping[tuple[str, str], Reader]] = MappingProxyType(
+    {
+        ("apps", "Deployment"): DEPLOYMENT,
+        ("extensions", "Deployment"): DEPLOYMENT,
+        ("apps", "StatefulSet"): STATEFULSET,
+        ("apps", "DaemonSet"): DAEMONSET,
+        ("extensions", "DaemonSet"): DAEMONSET,
+        ("apps", "ReplicaSet"): REPLICASET,
+        ("extensions", "ReplicaSet"): REPLICASET,
+        ("", "ReplicationController"): REPLICATION_CONTROLLER,
+        ("argoproj.io", "Rollout"): ROLLOUT,
+        ("", "Pod"): POD,
+        ("", "Node"): NODE,
+        ("", "Service"): SERVICE,
+        ("networking.k8s.io", "Ingress"): INGRESS,
+        ("extensions", "Ingress"): INGRESS,
+        ("networking.k8s.io", "IngressClass"): CLASS,
+        (_GATEWAY_API, "HTTPRoute"): ROUTE,
+        (_GATEWAY_API, "GRPCRoute"): ROUTE,
+        (_GATEWAY_API, "TLSRoute"): ROUTE,
+        (_GATEWAY_API, "TCPRoute"): ROUTE,
+        (_GATEWAY_API, "Gateway"): GATEWAY,
+        (_GATEWAY_API, "GatewayClass"): CLASS,
+        (_GATEWAY_API, "ReferenceGrant"): GRANT,
+        (_GATEWAY_API, "BackendTLSPolicy"): BACKEND_TLS,
+        ("policy", "PodDisruptionBudget"): BUDGET,
+        ("autoscaling", "HorizontalPodAutoscaler"): AUTOSCALER,
+        ("networking.k8s.io", "NetworkPolicy"): POLICY,
+        ("extensions", "NetworkPolicy"): POLICY,
+        ("", "ResourceQuota"): QUOTA,
+    }
+)
+"""The fields that are read of each kind, as in `PARSERS`; resources of ours tell their mistakes themselves."""
+
 _LIST: Final = "List"
 
 
@@ -167,6 +226,15 @@ def parse(obj: object) -> Parsed | None:
     group = version.rpartition("/")[0]
     parser = PARSERS.get((group, kind))
     return None if parser is None else parser(obj)
+
+
+def mistakes_of(obj: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What counts as absent in an object because it has the wrong type: field, and what is wrong with it."""
+    version, kind = obj.get("apiVersion"), obj.get("kind")
+    if isinstance(version, str) and isinstance(kind, str):
+        reader = READERS.get((version.rpartition("/")[0], kind))
+        for path, what in mistakes_in(obj, reader) if reader is not None else ():
+            yield path.removeprefix("."), what
 
 
 def parse_workload(obj: object) -> Workload | None:

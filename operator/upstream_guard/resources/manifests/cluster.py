@@ -19,20 +19,20 @@ from upstream_guard.resources.manifests.reading import (
 from upstream_guard.resources.manifests.values import KnownPod
 
 _CONDITIONS: Final = many(record(type=text, status=text))
-_POD: Final = resource(
+POD: Final = resource(
     spec=POD_SPEC,
     status=record(
         phase=text, conditions=_CONDITIONS, containerStatuses=many(record(restartCount=whole))
     ),
 )
-_NODE: Final = resource(spec=record(unschedulable=flag), status=record(conditions=_CONDITIONS))
+NODE: Final = resource(spec=record(unschedulable=flag), status=record(conditions=_CONDITIONS))
 
 _FINISHED: Final = frozenset({"Succeeded", "Failed"})
 
 
 def parse_known_pod(raw: object) -> KnownPod | None:
     """A Pod; none where it has finished, for it will never serve again."""
-    obj = _POD(raw)
+    obj = POD(raw)
     if obj is None:
         return None
     status: Json = obj.get("status", EMPTY)
@@ -72,7 +72,7 @@ def _bare(obj: Json) -> Workload:
 
 def parse_node_state(raw: object) -> NodeState | None:
     """A Node."""
-    obj = _NODE(raw)
+    obj = NODE(raw)
     if obj is None:
         return None
     node = parse_node(obj)

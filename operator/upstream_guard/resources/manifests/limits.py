@@ -30,10 +30,10 @@ from upstream_guard.resources.manifests.reading import (
     words,
 )
 
-_BUDGET: Final = resource(
+BUDGET: Final = resource(
     apiVersion=text, spec=record(selector=selector, minAvailable=share, maxUnavailable=share)
 )
-_AUTOSCALER: Final = resource(
+AUTOSCALER: Final = resource(
     spec=record(
         scaleTargetRef=record(kind=text, name=text),
         minReplicas=whole,
@@ -41,7 +41,7 @@ _AUTOSCALER: Final = resource(
         behavior=record(scaleDown=record(stabilizationWindowSeconds=whole)),
     )
 )
-_POLICY: Final = resource(
+POLICY: Final = resource(
     spec=record(
         podSelector=selector,
         policyTypes=words,
@@ -61,7 +61,7 @@ _POLICY: Final = resource(
         ),
     )
 )
-_QUOTA: Final = resource(
+QUOTA: Final = resource(
     spec=record(hard=quantities, scopes=words, scopeSelector=record()),
     status=record(hard=quantities, used=quantities),
 )
@@ -77,7 +77,7 @@ def parse_budget(raw: object) -> Budget | None:
 
     That is without a selector, and in policy/v1beta1 with an empty one too.
     """
-    obj = _BUDGET(raw)
+    obj = BUDGET(raw)
     if obj is None:
         return None
     spec: Json = obj.get("spec", EMPTY)
@@ -90,7 +90,7 @@ def parse_budget(raw: object) -> Budget | None:
 
 def parse_autoscaler(raw: object) -> Autoscaler | None:
     """A HorizontalPodAutoscaler of any version; none where it names no target."""
-    obj = _AUTOSCALER(raw)
+    obj = AUTOSCALER(raw)
     if obj is None:
         return None
     spec: Json = obj.get("spec", EMPTY)
@@ -111,7 +111,7 @@ def parse_autoscaler(raw: object) -> Autoscaler | None:
 
 def parse_network_policy(raw: object) -> NetworkPolicy | None:
     """A NetworkPolicy: its rules for TCP connections to pods."""
-    obj = _POLICY(raw)
+    obj = POLICY(raw)
     if obj is None:
         return None
     spec: Json = obj.get("spec", EMPTY)
@@ -152,7 +152,7 @@ def _port_range(raw: Json) -> tuple[int | str, int]:
 
 def parse_quota(raw: object) -> Quota | None:
     """A ResourceQuota; none where its scope is narrower than the pods behind a Service."""
-    obj = _QUOTA(raw)
+    obj = QUOTA(raw)
     if obj is None:
         return None
     spec: Json = obj.get("spec", EMPTY)

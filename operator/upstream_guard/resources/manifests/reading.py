@@ -2,18 +2,20 @@
 
 A reader returns None for what it does not want, which then counts as absent. Built from readers, a
 `record` gives a plain dict in which every key that is there has the right type, so that what comes
-after it asks with `get` alone.
+after it asks with `get` alone. `mistakes_in` tells what a reader has passed over.
 """
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from upstream_guard.core.model import ObjectRef
 from upstream_guard.core.predict.state import Expression, LabelSelector
 from upstream_guard.resources.durations import seconds_of
 from upstream_guard.resources.kube_objects import Json
+from upstream_guard.resources.wording import quote
 
 Reader = Callable[[object], Any]
 
@@ -47,6 +49,8 @@ def flag(value: object) -> bool | None:
 
 def whole(value: object) -> int | None:
     """A whole number from 0 to 2³¹ - 1, as all of Kubernetes' counts and seconds are."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # JSON knows one sort of number.
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_WHOLE:
         return value
     return None
@@ -113,43 +117,70 @@ def quantities(value: object) -> dict[str, float] | None:
     return {k: v for k, v in read.items() if v is not None}
 
 
-def record(**fields: Reader) -> Reader:
-    """A reader of an object with these fields; others are passed over."""
-    wanted = tuple(fields.items())
+@dataclass(frozen=True, slots=True, eq=False)
+class _Record:
+    """What `record` makes: the reader of each field by its name."""
 
-    def read(value: object) -> dict[str, Any] | None:
+    fields: tuple[tuple[str, Reader], ...]
+
+    def __call__(self, value: object) -> Any:
         if not isinstance(value, dict | Mapping):
             return None
         found: dict[str, Any] = {}
-        for name, reader in wanted:
+        for name, reader in self.fields:
             raw = value.get(name)
             if raw is not None and (kept := reader(raw)) is not None:
                 found[name] = kept
         return found
 
-    return read
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Many:
+    """What `many` makes: the reader of each entry."""
+
+    item: Reader
+
+    def __call__(self, value: object) -> Any:
+        if not isinstance(value, list | tuple):
+            return None
+        read = self.item
+        return [kept for raw in value if (kept := read(raw)) is not None]
+
+
+class _Slots(_Many):
+    """What `slots` makes."""
+
+    __slots__ = ()
+
+    def __call__(self, value: object) -> Any:
+        if not isinstance(value, list | tuple):
+            return None
+        return [self.item(raw) or EMPTY for raw in value]
+
+
+class _Resource(_Record):
+    """What `resource` makes."""
+
+    __slots__ = ()
+
+    def __call__(self, value: object) -> Any:
+        found = _Record.__call__(self, value)
+        return found if found and "metadata" in found else None
+
+
+def record(**fields: Reader) -> Reader:
+    """A reader of an object with these fields; others are passed over."""
+    return _Record(tuple(fields.items()))
 
 
 def many(item: Reader) -> Reader:
     """A reader of a list; entries that are not wanted are left out."""
-
-    def read(value: object) -> list[Any] | None:
-        if not isinstance(value, list | tuple):
-            return None
-        return [kept for raw in value if (kept := item(raw)) is not None]
-
-    return read
+    return _Many(item)
 
 
 def slots(item: Reader) -> Reader:
     """As `many` for objects, but every entry keeps its index: an unwanted one becomes an empty object."""
-
-    def read(value: object) -> list[Any] | None:
-        if not isinstance(value, list | tuple):
-            return None
-        return [item(raw) or EMPTY for raw in value]
-
-    return read
+    return _Slots(item)
 
 
 words: Final = many(text)
@@ -179,15 +210,9 @@ def metadata(value: object) -> dict[str, Any] | None:
     return found
 
 
-def resource(**fields: Reader) -> Callable[[object], Json | None]:
+def resource(**fields: Reader) -> Reader:
     """A reader of a whole object, with its metadata; None for one without a name."""
-    read = record(metadata=metadata, **fields)
-
-    def read_named(value: object) -> Json | None:
-        found: Json | None = read(value)
-        return found if found and "metadata" in found else None
-
-    return read_named
+    return _Resource((("metadata", metadata), *fields.items()))
 
 
 def ref_of(obj: Json) -> ObjectRef:
@@ -225,6 +250,83 @@ def selector(value: object) -> LabelSelector | None:
             for e in found.get("matchExpressions", ())
         ),
     )
+
+
+_MADE_OF: Final[Mapping[Reader, Reader]] = {metadata: _METADATA, selector: _SELECTOR}
+_EXPECTED: Final[Mapping[Reader, str]] = {
+    text: "text",
+    flag: "true or false",
+    whole: f"a whole number from 0 to {_MAX_WHOLE}",
+    port: "a port's number or name",
+    port_number: "a port's number, from 1 to 65535",
+    share: "a whole number, or a percentage such as 25%",
+    quantity: "a quantity such as 500m or 2Gi",
+}
+_ENTRIES: Final[Mapping[Reader, Reader]] = {texts: text, quantities: quantity}
+
+
+Mistakes = Sequence[tuple[str, str]]
+"""The path of each field, with a dot or bracket before it, and what is wrong with it."""
+
+
+def mistakes_in(value: object, reader: Reader) -> Mistakes:
+    """What a reader passes over because it has the wrong type, though Kubernetes would refuse it.
+
+    Args:
+        value: What is read.
+        reader: A reader of this module, or one built from them; fields that it does not know are
+            not looked at.
+    """
+    expected = _EXPECTED.get(reader)
+    if expected is not None:
+        if reader(value) is not None or _is_left_out(value):
+            return ()
+        return [("", f"must be {expected}, not {quote(value)}")]
+    if reader in _ENTRIES:
+        return _mistaken_entries(value, _ENTRIES[reader])
+    inside = _MADE_OF.get(reader, reader)
+    if isinstance(inside, _Record):
+        return _mistaken_fields(value, inside.fields)
+    return _mistaken_items(value, inside.item) if isinstance(inside, _Many) else ()
+
+
+def _mistaken_fields(value: object, fields: Iterable[tuple[str, Reader]]) -> Mistakes:
+    if not isinstance(value, dict | Mapping):
+        return [("", f"must be an object, not {quote(value)}")]
+    found: list[tuple[str, str]] = []
+    for name, reader in fields:
+        raw = value.get(name)
+        # Most fields are right and have nothing inside: not worth a call.
+        if raw is None or (reader in _EXPECTED and reader(raw) is not None):
+            continue
+        found += [(f".{name}{path}", what) for path, what in mistakes_in(raw, reader)]
+    return found
+
+
+def _mistaken_items(value: object, reader: Reader) -> Mistakes:
+    if not isinstance(value, list | tuple):
+        return [("", f"must be a list, not {quote(value)}")]
+    return [
+        (f"[{index}]{path}", what)
+        for index, raw in enumerate(value)
+        if raw is not None
+        for path, what in mistakes_in(raw, reader)
+    ]
+
+
+def _mistaken_entries(value: object, reader: Reader) -> Mistakes:
+    if not isinstance(value, dict | Mapping):
+        return [("", f"must be an object, not {quote(value)}")]
+    return [
+        (f'["{name}"]', f"must be {_EXPECTED[reader]}, not {quote(raw)}")
+        for name, raw in value.items()
+        if raw is not None and reader(raw) is None
+    ]
+
+
+def _is_left_out(value: object) -> bool:
+    """Go writes 0 and empty text for what is not there."""
+    return value in (0, "") and not isinstance(value, bool)
 
 
 def seconds(written: str | None, bare: float = 1.0) -> float | None:

@@ -33,7 +33,7 @@ from upstream_guard.resources.manifests.reading import (
 )
 from upstream_guard.resources.manifests.values import BackendTls, ControllerClass, GatewayRef
 
-_SERVICE: Final = resource(
+SERVICE: Final = resource(
     spec=record(
         type=text,
         selector=texts,
@@ -54,7 +54,7 @@ _INGRESS_BACKEND: Final = record(
     serviceName=text,
     servicePort=port,
 )
-_INGRESS: Final = resource(
+INGRESS: Final = resource(
     spec=record(
         ingressClassName=text,
         defaultBackend=_INGRESS_BACKEND,
@@ -65,7 +65,7 @@ _INGRESS: Final = resource(
     )
 )
 _OBJECT: Final = record(group=text, kind=text, name=text, namespace=text)
-_ROUTE: Final = resource(
+ROUTE: Final = resource(
     spec=record(
         hostnames=words,
         parentRefs=many(_OBJECT),
@@ -82,12 +82,12 @@ _ROUTE: Final = resource(
         ),
     )
 )
-_GATEWAY: Final = resource(spec=record(gatewayClassName=text))
-_CLASS: Final = resource(spec=record(controller=text, controllerName=text))
-_GRANT: Final = resource(
+GATEWAY: Final = resource(spec=record(gatewayClassName=text))
+CLASS: Final = resource(spec=record(controller=text, controllerName=text))
+GRANT: Final = resource(
     spec=record(**{"from": many(_OBJECT)}, to=many(_OBJECT)),
 )
-_BACKEND_TLS: Final = resource(spec=record(targetRef=_OBJECT, targetRefs=many(_OBJECT)))
+BACKEND_TLS: Final = resource(spec=record(targetRef=_OBJECT, targetRefs=many(_OBJECT)))
 
 _ALB_ACTION: Final = "use-annotation"
 """The AWS controller's port name for "no Service: what to do stands in an annotation"."""
@@ -95,7 +95,7 @@ _ALB_ACTION: Final = "use-annotation"
 
 def parse_service_state(raw: object) -> ServiceState | None:
     """A Service."""
-    obj = _SERVICE(raw)
+    obj = SERVICE(raw)
     if obj is None:
         return None
     spec: Json = obj.get("spec", EMPTY)
@@ -112,7 +112,7 @@ def parse_service_state(raw: object) -> ServiceState | None:
 
 def parse_ingress_state(raw: object) -> RouteState | None:
     """An Ingress of networking.k8s.io/v1, or of its beta versions."""
-    obj = _INGRESS(raw)
+    obj = INGRESS(raw)
     if obj is None:
         return None
     spec: Json = obj.get("spec", EMPTY)
@@ -159,7 +159,7 @@ def _parse_route(kind: str) -> Callable[[object], RouteState | None]:
     """The parser of one kind of Gateway API route."""
 
     def parse(raw: object) -> RouteState | None:
-        obj = _ROUTE(raw)
+        obj = ROUTE(raw)
         if obj is None:
             return None
         spec: Json = obj.get("spec", EMPTY)
@@ -234,7 +234,7 @@ def _timeout(raw: Json) -> float | None:
 
 def parse_gateway(raw: object) -> GatewayRef | None:
     """A Gateway."""
-    obj = _GATEWAY(raw)
+    obj = GATEWAY(raw)
     if obj is None:
         return None
     return GatewayRef(ref_of(obj), obj.get("spec", EMPTY).get("gatewayClassName", ""))
@@ -251,7 +251,7 @@ def parse_gateway_class(raw: object) -> ControllerClass | None:
 
 
 def _class(kind: str, field: str, raw: object) -> ControllerClass | None:
-    obj = _CLASS(raw)
+    obj = CLASS(raw)
     if obj is None:
         return None
     return ControllerClass(
@@ -264,7 +264,7 @@ def _class(kind: str, field: str, raw: object) -> ControllerClass | None:
 
 def parse_grant(raw: object) -> Grant | None:
     """A ReferenceGrant."""
-    obj = _GRANT(raw)
+    obj = GRANT(raw)
     if obj is None:
         return None
     spec: Json = obj.get("spec", EMPTY)
@@ -285,7 +285,7 @@ def parse_grant(raw: object) -> Grant | None:
 
 def parse_backend_tls(raw: object) -> BackendTls | None:
     """A BackendTLSPolicy."""
-    obj = _BACKEND_TLS(raw)
+    obj = BACKEND_TLS(raw)
     if obj is None:
         return None
     spec: Json = obj.get("spec", EMPTY)

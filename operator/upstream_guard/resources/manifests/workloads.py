@@ -36,8 +36,8 @@ _COMMON: Final = {
     "template": TEMPLATE,
 }
 
-_DEPLOYMENT: Final = resource(spec=record(**_COMMON, selector=selector, strategy=_UPDATE))
-_STATEFULSET: Final = resource(
+DEPLOYMENT: Final = resource(spec=record(**_COMMON, selector=selector, strategy=_UPDATE))
+STATEFULSET: Final = resource(
     spec=record(
         **_COMMON,
         selector=selector,
@@ -46,13 +46,13 @@ _STATEFULSET: Final = resource(
         volumeClaimTemplates=many(record(metadata=record(name=text))),
     )
 )
-_DAEMONSET: Final = resource(
+DAEMONSET: Final = resource(
     spec=record(**_COMMON, selector=selector, updateStrategy=_UPDATE),
     status=record(desiredNumberScheduled=whole),
 )
-_REPLICASET: Final = resource(spec=record(**_COMMON, selector=selector))
-_CONTROLLER: Final = resource(spec=record(**_COMMON, selector=texts))
-_ROLLOUT: Final = resource(
+REPLICASET: Final = resource(spec=record(**_COMMON, selector=selector))
+REPLICATION_CONTROLLER: Final = resource(spec=record(**_COMMON, selector=texts))
+ROLLOUT: Final = resource(
     spec=record(**_COMMON, selector=selector, strategy=record(canary=_ROLLING, blueGreen=record()))
 )
 
@@ -63,7 +63,7 @@ _OWNERS: Final = frozenset({"Deployment", "Rollout"})
 
 def parse_deployment(raw: object) -> Workload | None:
     """A Deployment."""
-    obj = _DEPLOYMENT(raw)
+    obj = DEPLOYMENT(raw)
     if obj is None:
         return None
     spec: Json = obj.get("spec", EMPTY)
@@ -79,7 +79,7 @@ def parse_statefulset(raw: object) -> Workload | None:
     `maxUnavailable` counts where it is given (beta since Kubernetes 1.35). A partition that leaves no
     pod to replace is told as `OnDelete`: a new template then stops nothing.
     """
-    obj = _STATEFULSET(raw)
+    obj = STATEFULSET(raw)
     if obj is None:
         return None
     spec: Json = obj.get("spec", EMPTY)
@@ -95,7 +95,7 @@ def parse_statefulset(raw: object) -> Workload | None:
 
 def parse_daemonset(raw: object) -> Workload | None:
     """A DaemonSet: as many replicas as its status wants, else one that nobody gave."""
-    obj = _DAEMONSET(raw)
+    obj = DAEMONSET(raw)
     if obj is None:
         return None
     update: Json = obj.get("spec", EMPTY).get("updateStrategy", EMPTY)
@@ -112,7 +112,7 @@ def parse_daemonset(raw: object) -> Workload | None:
 
 def parse_replicaset(raw: object) -> Workload | None:
     """A ReplicaSet; none where a Deployment (or an Argo Rollout) speaks for it."""
-    obj = _REPLICASET(raw)
+    obj = REPLICASET(raw)
     if obj is None or controller_kind(obj) in _OWNERS:
         return None
     return _workload("ReplicaSet", obj, _BY_HAND)
@@ -120,7 +120,7 @@ def parse_replicaset(raw: object) -> Workload | None:
 
 def parse_replication_controller(raw: object) -> Workload | None:
     """A ReplicationController."""
-    obj = _CONTROLLER(raw)
+    obj = REPLICATION_CONTROLLER(raw)
     return None if obj is None else _workload("ReplicationController", obj, _BY_HAND)
 
 
@@ -131,7 +131,7 @@ def parse_rollout(raw: object) -> Workload | None:
     traffic weights are not looked at. One whose template is another object's (`workloadRef`) is left
     to that object.
     """
-    obj = _ROLLOUT(raw)
+    obj = ROLLOUT(raw)
     if obj is None or "template" not in obj.get("spec", EMPTY):
         return None
     strategy: Json = obj["spec"].get("strategy", EMPTY)
