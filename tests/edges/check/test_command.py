@@ -359,6 +359,49 @@ def test_the_fix_is_a_diff_that_git_applies(check: Check) -> None:
     _assert_mended(check)
 
 
+@pytest.mark.parametrize(
+    ("folder", "given"),
+    [
+        (".", "{here}/k8s/shop.yaml"),
+        (".", "k8s/../k8s/shop.yaml"),
+        (".", "{here}/k8s/../k8s"),
+        ("k8s", "{here}/k8s/shop.yaml"),
+        (".", "link/shop.yaml"),
+    ],
+)
+def test_however_a_file_is_named_git_applies_its_fix(
+    check: Check, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, folder: str, given: str
+) -> None:
+    Path("k8s").mkdir()
+    Path("shop.yaml").rename("k8s/shop.yaml")
+    Path("link").symlink_to("k8s")
+    subprocess.run(["git", "init", "-q", "."], check=True)
+    monkeypatch.chdir(folder)
+    result = check(given.format(here=tmp_path), "--fix")
+    assert "note:" not in result.stderr
+    subprocess.run(["git", "apply", "-"], input=result.stdout.encode(), check=True)
+    monkeypatch.chdir(tmp_path / "k8s")
+    _assert_mended(check)
+
+
+@pytest.mark.parametrize("tree", [True, False])
+def test_a_fix_of_files_elsewhere_says_how_to_apply_it(
+    check: Check, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tree: bool
+) -> None:
+    if tree:
+        subprocess.run(["git", "init", "-q", "."], check=True)
+    Path("app").mkdir()
+    monkeypatch.chdir("app")
+    result = check("../shop.yaml", "--fix")
+    base = tmp_path if tree else Path("/")
+    assert f"note: apply this with `patch -p1 -d {base}`\n" in result.stderr
+    assert result.stdout.startswith(f"--- a/{(tmp_path / 'shop.yaml').relative_to(base)}\n")
+    if tree:
+        subprocess.run(["git", "-C", base, "apply", "-"], input=result.stdout.encode(), check=True)
+        monkeypatch.chdir(base)
+        _assert_mended(check)
+
+
 def test_the_fix_is_written_into_the_file(check: Check) -> None:
     result = check("shop.yaml", "--write")
     assert result.exit_code == 0

@@ -4,6 +4,7 @@ import gc
 import io
 import math
 import os
+import shlex
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -407,7 +408,10 @@ def _fix(options: Options, report: Report, found: Sequence[Found]) -> None:
         for path, error in fix.write(plan):
             click.echo(f"{path}: {error}" if error else f"{path}: changed", err=True)
     else:
-        click.echo(fix.diff(plan), nl=False)
+        base = fix.base_of(plan, Path.cwd())
+        click.echo(fix.diff(plan, base), nl=False)
+        if base != Path.cwd() and not options.quiet:
+            click.echo(f"note: apply this with `patch -p1 -d {shlex.quote(str(base))}`", err=True)
     for repair, reason in plan.patches:
         click.echo(fix.patch_text(repair, reason), nl=False)
     if not plan.files and not plan.patches:

@@ -200,13 +200,33 @@ def _patched(whole: Json, inside: str, remedy: Remedy) -> Json:
     return {**whole, "items": [*items[:index], applied(items[index], remedy), *items[index + 1 :]]}
 
 
-def diff(made: Plan) -> str:
-    """The changes as a unified diff, ready for `git apply` or `patch -p1`."""
-    return "".join(_diff(path, made.old[path], new) for path, new in made.files.items())
+def base_of(made: Plan, here: Path) -> Path:
+    """The folder that the paths of a diff count from.
+
+    That is `here` if it has all the files, for there a user runs `git apply` or `patch`, which refuse
+    absolute paths and `..`; else the git work tree around it, else the root folder.
+    """
+    folders = {real(path).parent for path in made.files}
+    around = [here, *(up for up in (here, *here.parents) if (up / ".git").exists())][:2]
+    return next(
+        (base for base in around if all(f.is_relative_to(base) for f in folders)), Path(here.anchor)
+    )
 
 
-def _diff(path: str, old: str, new: str) -> str:
-    name = path.removeprefix("./")
+def real(path: str) -> Path:
+    """The absolute path, without `..` and links to folders, which git does not follow."""
+    return Path(path).parent.resolve() / Path(path).name
+
+
+def diff(made: Plan, base: Path) -> str:
+    """The changes as a unified diff, ready for `git apply` or `patch -p1` in the folder `base`."""
+    return "".join(
+        _diff(real(path).relative_to(base).as_posix(), made.old[path], new)
+        for path, new in made.files.items()
+    )
+
+
+def _diff(name: str, old: str, new: str) -> str:
     lines = difflib.unified_diff(
         old.splitlines(keepends=True), new.splitlines(keepends=True), f"a/{name}", f"b/{name}"
     )
