@@ -18,6 +18,8 @@ COMMANDS = {
     "uninstall": "upstream_guard.cli.uninstall",
 }
 
+INTERRUPTED = 130
+"""The exit code after Ctrl-C: 128 and the number of SIGINT."""
 _UNWRITABLE = frozenset({errno.EBADF, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC})
 
 
@@ -40,6 +42,19 @@ class LazyGroup(click.Group):
             click.echo(f"Error: the output cannot be written: {error.strerror}", err=True)
             sys.stdout = None  # no second complaint at the exit
             sys.exit(2)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; Ctrl-C ends each with 130, as shells have it, for 1 is a verdict to some."""
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, click.Abort) as error:
+            # At a prompt click has made an Abort of it, as it does of the end of input.
+            if isinstance(error, click.Abort) and not isinstance(
+                error.__context__, KeyboardInterrupt
+            ):
+                raise
+            click.echo("Interrupted.", err=True)
+            ctx.exit(INTERRUPTED)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of all commands, in the order of a user's first day."""
