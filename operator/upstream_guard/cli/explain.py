@@ -2,11 +2,12 @@
 
 import difflib
 import sys
+import textwrap
 from pathlib import Path
 
 import click
 
-from upstream_guard.cli.pages import read_page
+from upstream_guard.cli.pages import cause_page, read_page
 from upstream_guard.core.causes import Cause
 from upstream_guard.core.predict.risks import RISKS
 
@@ -35,8 +36,8 @@ def command(
     """Explain a finding, a cause, or a window of a running cluster.
 
     ID is what `check`, events and status name, such as no-pre-stop: the page says what it is, how it
-    looks at each gateway, how to see it, how to fix it. A cause, such as refused, lists the findings
-    that lead to it. Without an ID all are listed.
+    looks at each gateway, how to see it, how to fix it. A cause, such as refused, has a page too: the
+    findings that lead to it, and where to look. Without an ID all findings are listed.
 
     `explain window WINDOW` tells the story of one window: what was predicted, the change, the first
     failed request, when it was known and why, what was done, the last failed request, what was lost.
@@ -46,7 +47,7 @@ def command(
     Examples:
       upstream-guard explain
       upstream-guard explain no-readiness-probe
-      upstream-guard explain keepalive-race | less
+      upstream-guard explain refused | less
       upstream-guard explain window w-20261126-071530-1 -n prod --png window.png
 
     Exit codes: 0, or 2 where there is no such ID or the cluster cannot be read.
@@ -65,9 +66,9 @@ def command(
     elif name is None:
         _listing()
     elif name in RISKS:
-        _page(name)
+        _print(read_page(name))
     elif name in set(Cause):
-        _cause(Cause(name))
+        _print(cause_page(Cause(name)))
     else:
         _unknown(name)
 
@@ -76,10 +77,12 @@ def _listing() -> None:
     width = max(map(len, RISKS))
     for risk, info in RISKS.items():
         click.echo(f"{risk:<{width}}  {info.severity:<7}  {info.title}")
+    causes = textwrap.fill(f"Causes: {', '.join(Cause)}.", 100)
+    click.echo(f"\n{causes}\n`upstream-guard explain ID` (or a cause) shows its page.", err=True)
 
 
-def _page(risk: str) -> None:
-    text = read_page(risk)
+def _print(text: str) -> None:
+    """Markdown, rendered for a terminal."""
     if not sys.stdout.isatty():
         click.echo(text, nl=False)
         return
@@ -88,18 +91,6 @@ def _page(risk: str) -> None:
     from rich.markdown import Markdown  # noqa: PLC0415
 
     Console(width=min(100, Console().width)).print(Markdown(text))
-
-
-def _cause(cause: Cause) -> None:
-    leading = {risk: info for risk, info in RISKS.items() if info.cause is cause}
-    if not leading:
-        click.echo(f"{cause}: no finding predicts this cause; it is only seen as it happens.")
-        return
-    click.echo(f"Findings whose failed requests mostly meet {cause}:\n")
-    width = max(map(len, leading))
-    for risk, info in leading.items():
-        click.echo(f"{risk:<{width}}  {info.title}.")
-    click.echo("\n`upstream-guard explain ID` tells more of each.")
 
 
 def _unknown(name: str) -> None:
