@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from upstream_guard.lab.process import end
 from upstream_guard.lab.tools import ensure_tools
 from upstream_guard.webhook.certs import issue, new_authority
 
@@ -85,18 +86,13 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def running(name: str, command: list[str], log: Path):
+def running(command: list[str], log: Path):
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
     try:
         yield process
     finally:
-        process.terminate()
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process, STOP_SECONDS)
 
 
 def wait_ready(url: str, trust: ssl.SSLContext, process: subprocess.Popen, log: Path) -> None:
@@ -202,8 +198,8 @@ def private_apiserver(folder: Path):
     url = f"https://127.0.0.1:{secure}"
     log = folder / "kube-apiserver.log"
     with (
-        running("etcd", etcd, folder / "etcd.log"),
-        running("kube-apiserver", api, log) as process,
+        running(etcd, folder / "etcd.log"),
+        running(api, log) as process,
     ):
         trust = ssl.create_default_context(cafile=folder / "ca.crt")
         wait_ready(url, trust, process, log)

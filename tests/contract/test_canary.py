@@ -16,6 +16,7 @@ from upstream_guard.core.canary import Absence, CanaryPlan, Endpoint, canary_hos
 from upstream_guard.core.names import OPERATOR_NAMESPACE, SERVICE_ACCOUNT
 from upstream_guard.core.tuning import GatewayKind
 from upstream_guard.kube.client import KubeClient
+from upstream_guard.lab.process import end
 from upstream_guard.resources.canary import canary_route, canary_service
 
 ROOT = Path(__file__).parents[2]
@@ -141,12 +142,7 @@ def operator(kubeconfig, log):
     try:
         yield process
     finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        if not end(process, 20):
             pytest.fail("the operator did not stop within 20 s of SIGTERM")
 
 

@@ -45,6 +45,16 @@ def test_one_that_ignores_sigterm_is_killed(state: Path) -> None:
     assert names(state) == []
 
 
+@pytest.mark.parametrize(("script", "gently"), [("", True), ("trap '' TERM; ", False)])
+def test_a_child_is_asked_to_end_and_then_forced(script: str, gently: bool) -> None:
+    stubborn = f"{script}echo up; while :; do :; done"
+    with subprocess.Popen(["sh", "-c", stubborn], stdout=subprocess.PIPE) as child:
+        assert child.stdout
+        assert child.stdout.readline() == b"up\n"
+        assert process.end(child, timeout=5 if gently else 0.2) is gently
+        assert child.poll() is not None
+
+
 def test_children_carry_the_mark_too(state: Path) -> None:
     process.start(state, "family", ["sh", "-c", "sleep 60 & wait"])
     until(["family", "family"], lambda: names(state))

@@ -8,6 +8,7 @@ die with the namespace's first process.
 import contextlib
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -82,6 +83,22 @@ def stop(state_dir: Path, name: str, timeout: float = 10.0) -> bool:
         _signal(pids, signal.SIGKILL)
         _gone(pids, timeout)
     return bool(pids)
+
+
+def end(child: subprocess.Popen[bytes], timeout: float) -> bool:
+    """End a child that has no mark: SIGTERM, and SIGKILL after `timeout` seconds.
+
+    Returns:
+        Whether SIGTERM was enough.
+    """
+    child.terminate()
+    try:
+        child.wait(timeout)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+        return False
+    return True
 
 
 def kill_all(processes: Iterable[MarkedProcess], timeout: float = 20.0) -> list[int]:

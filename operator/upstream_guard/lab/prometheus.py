@@ -15,6 +15,7 @@ from upstream_guard.core import names
 from upstream_guard.lab.gateways.support import LOOPBACK, free_port
 from upstream_guard.lab.model import LabError
 from upstream_guard.lab.packages import Need, find_program
+from upstream_guard.lab.process import end
 from upstream_guard.lab.replicas import manifests_folder
 
 NEEDS: Final = (Need("prometheus", program="promtool", service="prometheus"),)
@@ -175,12 +176,7 @@ def running(config: Json, folder: Path) -> Iterator[Prometheus]:
         _wait_ready(url, process, log)
         yield Prometheus(url)
     finally:
-        process.terminate()
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process, STOP_SECONDS)
 
 
 def _wait_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -17,6 +17,7 @@ from upstream_guard.lab.conformance.model import Case, Route, Source
 from upstream_guard.lab.conformance.servers import Upstream
 from upstream_guard.lab.gateways import support
 from upstream_guard.lab.gateways.support import LOOPBACK
+from upstream_guard.lab.process import end
 
 FIRST_PORT: Final = 8900
 START_SECONDS: Final = 10.0
@@ -152,9 +153,4 @@ def running(
     try:
         yield process
     finally:
-        process.terminate()
-        try:
-            process.wait(support.STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process, support.STOP_SECONDS)
