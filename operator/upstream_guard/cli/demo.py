@@ -70,7 +70,10 @@ class Options:
     kept: float = 0.0
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(
+    short_help="See failed requests with and without a guard.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.option(
     "--gateway", "gateways", multiple=True, type=click.Choice(sorted(GATEWAYS)),
     default=("nginx", "contour"), show_default=f"nginx, contour; {', '.join(MATRIX_GATEWAYS)} with --matrix", help="Repeatable.",
@@ -105,7 +108,7 @@ class Options:
     "--provider", type=click.Choice(["kind", "local", "existing"]),
     help="Where the cluster comes from; found by itself unless given.",
 )  # fmt: skip
-@click.option("--context", help="kubeconfig context, for --provider existing.")
+@click.option("--context", metavar="NAME", help="kubeconfig context, for --provider existing.")
 @click.option("--keep", is_flag=True, help="Leave the lab and the demo's objects behind.")
 @click.option(
     "--json", "json_path", type=click.Path(dir_okay=False, writable=True, path_type=Path),

@@ -12,17 +12,30 @@ from upstream_guard.core.causes import Cause
 from upstream_guard.core.predict.risks import RISKS
 
 
-@click.command("explain", context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(
+    "explain",
+    short_help="Explain a finding, a cause, or a window that was seen.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.argument("name", metavar="[ID]", required=False)
 @click.argument("window", metavar="[WINDOW]", required=False)
-@click.option("--namespace", "-n", help="Of a window: namespace (default: the context's).")
-@click.option("--all-namespaces", "-A", is_flag=True, help="Of a window: look in all namespaces.")
-@click.option("--guard", default="", help="Of a window: name of the guard.")
 @click.option(
-    "--png", type=click.Path(dir_okay=False, path_type=Path), help="Of a window: draw it, to FILE."
+    "--namespace", "-n", metavar="NAME", help="Of a window: namespace (default: the context's)."
 )
-@click.option("--kubeconfig", type=click.Path(), help="Kubeconfig file (default: as kubectl).")
-@click.option("--context", help="Context of the kubeconfig (default: the current one).")
+@click.option("--all-namespaces", "-A", is_flag=True, help="Of a window: look in all namespaces.")
+@click.option("--guard", default="", metavar="NAME", help="Of a window: name of the guard.")
+@click.option(
+    "--png",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Of a window: draw it, to this file.",
+)
+@click.option(
+    "--kubeconfig", metavar="FILE", type=click.Path(), help="Kubeconfig file (default: as kubectl)."
+)
+@click.option(
+    "--context", metavar="NAME", help="Context of the kubeconfig (default: the current one)."
+)
 def command(
     name: str | None,
     window: str | None,

@@ -67,7 +67,10 @@ _provider = click.option(
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    short_help="A real Kubernetes cluster on this machine, to try it on.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 def command() -> None:
     """A real Kubernetes cluster for trying and testing Upstream Guard.
 
@@ -88,7 +91,7 @@ def command() -> None:
     type=click.IntRange(1, MAX_NODES),
     help="Number of nodes that take pods. Default: as many as are up, else 1.",
 )
-@click.option("--context", help="kubeconfig context, for --provider existing.")
+@click.option("--context", metavar="NAME", help="kubeconfig context, for --provider existing.")
 @click.option(
     "--max-pods",
     type=click.IntRange(10, 250),

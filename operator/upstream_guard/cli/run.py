@@ -43,9 +43,13 @@ def each(parse: Callable[[str], T]) -> Callable[[click.Context, click.Parameter,
 
 
 @click.command("run")
-@click.option("--kubeconfig", type=click.Path(), help="Kubeconfig file (default: as kubectl).")
-@click.option("--context", help="Context of the kubeconfig (default: the current one).")
-@click.option("--namespace", help="Guard this namespace only (default: all).")
+@click.option(
+    "--kubeconfig", metavar="FILE", type=click.Path(), help="Kubeconfig file (default: as kubectl)."
+)
+@click.option(
+    "--context", metavar="NAME", help="Context of the kubeconfig (default: the current one)."
+)
+@click.option("--namespace", metavar="NAME", help="Guard this namespace only (default: all).")
 @click.option(
     "--operator-namespace",
     envvar="POD_NAMESPACE",

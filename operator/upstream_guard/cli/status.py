@@ -21,16 +21,29 @@ PIPE_WIDTH: Final = 240
 """Columns where no terminal says how many there are: a pipe wants whole lines."""
 
 
-@click.command("status", context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(
+    "status",
+    short_help="Show guards, their endpoints, windows and predictions.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.argument("name", metavar="[NAME]", required=False, default="")
-@click.option("--namespace", "-n", help="Namespace (default: the context's).")
+@click.option("--namespace", "-n", metavar="NAME", help="Namespace (default: the context's).")
 @click.option("--all-namespaces", "-A", is_flag=True, help="Guards of all namespaces.")
 @click.option("--watch", "-w", is_flag=True, help="Go on showing it until interrupted.")
 @click.option(
-    "--output", "-o", type=click.Choice(["table", "json"]), default="table", show_default=True
+    "--output",
+    "-o",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="Format.",
 )
-@click.option("--kubeconfig", type=click.Path(), help="Kubeconfig file (default: as kubectl).")
-@click.option("--context", help="Context of the kubeconfig (default: the current one).")
+@click.option(
+    "--kubeconfig", metavar="FILE", type=click.Path(), help="Kubeconfig file (default: as kubectl)."
+)
+@click.option(
+    "--context", metavar="NAME", help="Context of the kubeconfig (default: the current one)."
+)
 def command(
     name: str,
     namespace: str | None,

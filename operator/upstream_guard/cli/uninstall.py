@@ -27,12 +27,19 @@ class _ConsoleReporter:
         self.console.print(f"  [red]{escape(text)}[/red]", soft_wrap=True)
 
 
-@click.command("uninstall")
-@click.option("--kubeconfig", type=click.Path(), help="Kubeconfig file (default: as kubectl).")
-@click.option("--context", help="Context of the kubeconfig (default: the current one).")
+@click.command(
+    "uninstall", short_help="Release every pod, and remove the operator and what it owns."
+)
+@click.option(
+    "--kubeconfig", metavar="FILE", type=click.Path(), help="Kubeconfig file (default: as kubectl)."
+)
+@click.option(
+    "--context", metavar="NAME", help="Context of the kubeconfig (default: the current one)."
+)
 @click.option(
     "--namespace",
     default=OPERATOR_NAMESPACE,
+    metavar="NAME",
     show_default=True,
     help="Where the operator is, or was.",
 )

@@ -210,7 +210,10 @@ def test_other_yaml_is_passed_over_quietly(check: Check) -> None:
     )
     result = check("other.yaml")
     assert result.exit_code == 0
-    assert result.stdout == "Nothing found in 0 Services in 5 documents.\n"
+    assert result.stdout == (
+        "Nothing found in 0 Services in 5 documents.\n"
+        "No Service is among them, and windows are those of Services.\n"
+    )
     assert result.stderr == ""
 
 

@@ -56,9 +56,9 @@ Deployment prod/three
   info     container `web` has no preStop hook  one-node
            → No patch: nothing helps
 
-1 error, 1 warning, 1 note in 3 Services in 12 documents; 1 suppressed, 1 in the baseline.
+1 error, 1 warning, 1 info in 3 Services in 12 documents; 1 suppressed, 1 in the baseline.
 Lost requests at 10 requests a second, which is assumed (--rate).
---fix prints the patches; explain ID tells more.
+`upstream-guard explain no-pre-stop` tells more; --fix prints the patches.
 """
     )
 
@@ -127,6 +127,7 @@ def test_github_annotations_are_escaped(report: MakeReport) -> None:
     assert (
         lines[3] == "::error file=bad.yaml,title=Cannot be checked,line=3,col=1::not valid YAML: x"
     )
+    assert lines[4] == "::warning file=b.yaml,title=Worth a look,line=1,col=1::twice"
 
 
 def test_junit_is_xml_and_counts(report: MakeReport) -> None:

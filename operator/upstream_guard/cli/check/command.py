@@ -91,7 +91,11 @@ class _Number(click.FloatRange):
         return number
 
 
-@click.command("check", context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(
+    "check",
+    short_help="Predict the windows of manifests or of a cluster.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
 @click.option(
     "-f",
@@ -109,7 +113,9 @@ class _Number(click.FloatRange):
     metavar="DIR",
     help="Folder that `kubectl kustomize` renders. Repeatable.",
 )
-@click.option("--context", help="Look at a running cluster: a context of the kubeconfig.")
+@click.option(
+    "--context", metavar="NAME", help="Look at a running cluster: a context of the kubeconfig."
+)
 @click.option(
     "--kubeconfig",
     metavar="FILE",
@@ -120,6 +126,7 @@ class _Number(click.FloatRange):
     "--namespace",
     "namespaces",
     multiple=True,
+    metavar="NAME",
     help="Of a cluster, the namespaces to look at (default: all; repeatable). Of files, the "
     "namespace of objects that name none.",
 )

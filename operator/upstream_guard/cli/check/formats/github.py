@@ -37,7 +37,8 @@ def _finding(entry: Entry) -> str:
 
 def _trouble(trouble: Trouble) -> str:
     level = "error" if trouble.fatal else "warning"
-    return _command(level, trouble.location, "Cannot be checked", trouble.text)
+    title = "Cannot be checked" if trouble.fatal else "Worth a look"
+    return _command(level, trouble.location, title, trouble.text)
 
 
 def _command(level: str, location: Location | None, title: str, text: str) -> str:

@@ -96,5 +96,10 @@ def _end(report: Report, paint: Paint) -> Iterator[str]:
     if any(e.counts and e.problem.windows for e in report.entries):
         told = "" if report.rate_given else ", which is assumed (--rate)"
         yield paint(f"Lost requests at {report.rate:g} requests a second{told}.", "dim")
-    if any(e.counts and _has_remedy(e) for e in report.entries):
-        yield paint("--fix prints the patches; explain ID tells more.", "dim")
+    if not report.services and report.documents:
+        yield paint("No Service is among them, and windows are those of Services.", "dim")
+    counting = [e for e in report.entries if e.counts]
+    if counting:
+        explain = f"`upstream-guard explain {counting[0].problem.finding.risk}` tells more"
+        patches = "; --fix prints the patches" if any(map(_has_remedy, counting)) else ""
+        yield paint(f"{explain}{patches}.", "dim")
