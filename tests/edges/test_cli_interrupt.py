@@ -33,7 +33,7 @@ def test_while_manifests_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_while_a_command_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli.importlib, "import_module", interrupt)
+    monkeypatch.setattr("importlib.import_module", interrupt)
     assert run("status") == 130
 
 
