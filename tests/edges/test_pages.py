@@ -18,8 +18,10 @@ from upstream_guard import cli
 from upstream_guard.core.causes import Cause
 from upstream_guard.core.predict.risks import RISKS
 from upstream_guard.core.predict.rules.policy import NAMESPACE_LABEL
+from upstream_guard.core.predict.state import Refused
 from upstream_guard.gateways import PROFILES
 from upstream_guard.gateways.answers import answers_table, fill
+from upstream_guard.resources.manifests import parse
 
 SECTIONS = ["What it is", "How it looks", "How to see it", "How to fix it", "When to suppress it"]
 FOLDER = Path(__file__).parents[2] / "operator/upstream_guard/pages"
@@ -108,6 +110,14 @@ def test_yaml_is_an_object_or_a_part_of_a_workload(risk: str) -> None:
             assert document["kind"] == "KubeletConfiguration" or document["metadata"]["name"]
         else:
             assert document["spec"]["template"].keys() <= {"metadata", "spec"}
+
+
+@pytest.mark.parametrize("risk", RISKS)
+def test_guards_and_profiles_in_yaml_are_valid(risk: str) -> None:
+    for document in documents(risk):
+        if document.get("kind") in {"UpstreamGuard", "GatewayProfile"}:
+            assert parse(document) is not None
+            assert not isinstance(parse(document), Refused)
 
 
 @pytest.mark.parametrize("risk", RISKS)
