@@ -20,13 +20,14 @@ from prometheus_client import CollectorRegistry
 
 from upstream_guard import cli
 from upstream_guard.core.names import OPERATOR_NAMESPACE
+from upstream_guard.core.predict.churn import MIN_SYNC_PERIOD
 from upstream_guard.core.predict.estimate import Estimate
 from upstream_guard.core.predict.risks import RISKS
 from upstream_guard.core.reasons import REASONS, ConditionType, Reason, ReasonInfo
 from upstream_guard.core.tuning import GatewayKind
 from upstream_guard.gateways import PROFILES, cluster_ip
 from upstream_guard.gateways.answers import answer_cells, answers_table
-from upstream_guard.gateways.behaviour import MIN_SYNC_PERIOD, model_of
+from upstream_guard.gateways.behaviour import model_of
 from upstream_guard.gateways.profile import Profile
 from upstream_guard.lab.conformance import report as conformance
 from upstream_guard.lab.faults import report as faults

@@ -226,6 +226,15 @@ class TestResults:
             "hits": 1, "false_alarms": 0, "misses": 0, "rests": 1,
         }  # fmt: skip
 
+    def test_results_from_elsewhere_count_as_done(self, tmp_path: Path) -> None:
+        here, there = tmp_path / "here.json", tmp_path / "there.json"
+        ResultFile(there, CASES).add(result(CASES[0], 30))
+        ResultFile(here, CASES).add(result(CASES[1], 0))
+        both = ResultFile(here, CASES, [there])
+        assert [r.case.number for r in both.results] == [1, 2]
+        both.add(result(CASES[2], 0))
+        assert len(results.read(here)) == 3
+
     def test_a_single_lost_request_can_be_written_down(self, tmp_path: Path) -> None:
         """Its window lasts 0 s, of which no error is a finite share."""
         path = tmp_path / "matrix.json"
@@ -306,6 +315,9 @@ class TestReport:
         (["--matrix", "--score"], ["--score", "together with --matrix"]),
         (["--cases", "3"], ["--cases", "without --matrix"]),
         (["--remedies"], ["--remedies", "without --matrix"]),
+        (["--only", "nginx"], ["--only", "without --matrix"]),
+        (["--matrix", "--only", "traefik"], ["--only", "traefik"]),
+        (["--matrix", "--also", "nowhere.json"], ["--also", "nowhere.json"]),
     ],
 )
 def test_options_without_effect_are_refused(

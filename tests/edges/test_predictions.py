@@ -16,6 +16,7 @@ from upstream_guard.controller.starts import KEPT, StartBook
 from upstream_guard.core.model import ObjectRef, ProbeResult
 from upstream_guard.core.names import API_VERSION
 from upstream_guard.core.predict.facts import ASSUMED_START
+from upstream_guard.core.predict.state import Change, ChangeKind
 from upstream_guard.core.tuning import Evidence
 from upstream_guard.kube.surroundings import Surroundings, parse_seen_ingress, parse_seen_service
 from upstream_guard.resources.kube_objects import parse_node, parse_pod
@@ -327,6 +328,20 @@ async def test_a_rate_that_is_observed_counts_and_an_assumed_one_does_not(calm, 
     await until(lambda: len(calm.events()) == 2 and calm.changes())
     assumed = sum(p["lostRequests"] for p in calm.wanted["predictions"])
     assert busy == pytest.approx(20 * assumed, rel=0.15)
+
+
+async def test_a_busy_cluster_makes_kube_proxy_late(calm, until):
+    """What others change counts as it was seen, and the Service's own slices do not."""
+    now = calm.app.predictions._clock()
+    churn = calm.engine.churn
+    for second in range(60):
+        churn.saw(ObjectRef("other", "noisy"), now - 120 + 2 * second)
+        churn.saw(SHOP, now - 120 + 2 * second + 1)
+    assert churn.of_others(SHOP, now) == pytest.approx(0.7)
+    entry = calm.app.book.get(SHOP)
+    facts = calm.app.predictions._facts(entry.guard, Change(ChangeKind.ROLLOUT))
+    assert facts.platform.other_changes == pytest.approx(0.7)
+    assert calm.app.predictions._facts(entry.guard).platform.other_changes == 0
 
 
 async def test_a_drain_is_told_at_the_cordon_and_over_with_the_uncordon(calm, until):

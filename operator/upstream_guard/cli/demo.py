@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +49,7 @@ Value = TypeVar("Value")
 ALL = "all"
 DEFAULT_RATE = 200.0
 NOT_WITH_MATRIX: Final = ("scenarios", "variants", "repeats", "with_score", "apps", "kept")
-ONLY_WITH_MATRIX: Final = ("cases", "seed", "jobs", "remedies", "page")
+ONLY_WITH_MATRIX: Final = ("cases", "seed", "jobs", "only", "also", "remedies", "page")
 DEFAULT_PICTURE = Path("demo-out/timeline.png")
 
 
@@ -140,8 +139,17 @@ class Options:
     help="With --matrix: the same seed draws the same services.",
 )  # fmt: skip
 @click.option(
-    "--jobs", type=click.IntRange(min=1), show_default="as many as there are cores",
-    help="With --matrix: changes at the same time, at different gateways. More than cores make pods late.",
+    "--jobs", type=click.IntRange(min=1), default=1, show_default=True,
+    help="With --matrix: changes at the same time, at different gateways. They make kube-proxy late for each other.",
+)  # fmt: skip
+@click.option(
+    "--only", multiple=True, type=click.Choice(MATRIX_GATEWAYS),
+    help="With --matrix: do its cases behind this gateway, and leave the others to another lab or machine. Repeatable.",
+)  # fmt: skip
+@click.option(
+    "--also", multiple=True, metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="With --matrix: results of the same matrix from another lab or machine. Repeatable.",
 )  # fmt: skip
 @click.option(
     "--remedies",
@@ -172,7 +180,9 @@ def command(
     matrix: bool,
     cases: int,
     seed: int,
-    jobs: int | None,
+    jobs: int,
+    only: tuple[str, ...],
+    also: tuple[Path, ...],
     remedies: bool,
     page: Path | None,
 ) -> None:
@@ -199,6 +209,7 @@ def command(
       upstream-guard demo --scenario all --json runs.json
       upstream-guard demo --app all --scenario rollout --kept 0.5
       upstream-guard demo --matrix --cases 24 --json matrix.json
+      upstream-guard demo --matrix --cases 24 --json here.json --only nginx --also there.json
     """  # noqa: D301 - click reads \b
     if (provider == "existing") != (context is not None):
         raise click.UsageError(
@@ -216,7 +227,9 @@ def command(
             cases=cases,
             seed=seed,
             rate=_given(ctx, "rate", rate, MATRIX_RATE),
-            jobs=jobs or os.cpu_count() or 1,
+            jobs=jobs,
+            only=only,
+            also=also,
             provider=provider,
             context=context,
             keep=keep,

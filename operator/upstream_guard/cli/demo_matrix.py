@@ -31,6 +31,8 @@ class MatrixOptions:
     seed: int
     rate: float
     jobs: int
+    only: tuple[str, ...]
+    also: tuple[Path, ...]
     provider: str | None
     context: str | None
     keep: bool
@@ -52,8 +54,9 @@ def run_matrix(options: MatrixOptions, console: Console) -> bool:
     cases = generate(options.seed, options.cases, options.gateways)
     for path in filter(None, (options.json_path, options.picture, options.page)):
         path.parent.mkdir(parents=True, exist_ok=True)
-    file = ResultFile(options.json_path, cases)
-    todo = [case for case in cases if not file.has(case)]
+    file = ResultFile(options.json_path, cases, options.also)
+    mine = options.only or options.gateways
+    todo = [case for case in cases if case.gateway in mine and not file.has(case)]
     try:
         complete = not todo or _conduct_all(todo, file, options, console)
     finally:

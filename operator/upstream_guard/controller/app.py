@@ -89,6 +89,7 @@ class App:
             self._narrator.foretold,
             self.engine.mark,
             self.scoring,
+            self.engine.churn,
         )
         self.detection = Detection(
             self.book,

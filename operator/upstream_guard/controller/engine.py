@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from upstream_guard.controller.churn import Churn
 from upstream_guard.controller.detection import Detection
 from upstream_guard.controller.drains import DrainAdvisor
 from upstream_guard.controller.endpoints import EndpointTracker
@@ -72,6 +73,7 @@ class Engine:
         self._narrator = narrator
         self._clock = clock
         self._timer = SliceTimer(metrics, clock)
+        self.churn = Churn()
         self._writer = GateWriter(client, clock, self._written, self._refused)
         self.tracker = EndpointTracker(
             metrics, self._verdict, self._answered, self._look_at_node, self._nodes_changed
@@ -185,6 +187,7 @@ class Engine:
         value = old if new is None else new
         if value is not None and self._state is not None:
             service = ObjectRef(value.ref.namespace, value.service)
+            self.churn.saw(service, self._clock())
             if self._book.of_service(service):
                 self.listed(service, ready_endpoints(self._state.slices_of(service)))
 

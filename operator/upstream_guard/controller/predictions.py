@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from upstream_guard.controller.churn import Churn
 from upstream_guard.controller.gathering import Gatherer
 from upstream_guard.controller.guards import GuardBook, GuardEntry
 from upstream_guard.controller.scoring import Scoring
@@ -170,6 +171,7 @@ class Predictions:
         tell: Tell,
         touched: Callable[[ObjectRef], None],
         scoring: Scoring,
+        churn: Churn,
     ) -> None:
         """Wire it.
 
@@ -180,6 +182,7 @@ class Predictions:
             tell: Told of each change that will open a window.
             touched: Told of each guard whose outlook is another now, or may be by time alone.
             scoring: Told of each prediction whose change is over.
+            churn: Knows how busy other Services keep kube-proxy.
         """
         self._book = book
         self._metrics = metrics
@@ -187,6 +190,7 @@ class Predictions:
         self._tell = tell
         self._touched = touched
         self._scoring = scoring
+        self._churn = churn
         self._gather: Gatherer | None = None
         self._rate: Rate = _unknown_rate
         self._memories: dict[ObjectRef, _Memory] = {}
@@ -426,9 +430,11 @@ class Predictions:
             facts = replace(facts, rate=max(LEAST_RATE, rate), rate_evidence=Evidence.MEASURED)
         elif said is not None:
             facts = replace(facts, rate=said, rate_evidence=Evidence.SPEC)
-        if change.kind is not ChangeKind.NODE_LOSS:
-            return facts
-        return replace(facts, platform=replace(facts.platform, node_delist=LOST_NODE))
+        busy = self._churn.of_others(guard.service_ref, self._clock())
+        platform = replace(facts.platform, other_changes=busy)
+        if change.kind is ChangeKind.NODE_LOSS:
+            platform = replace(platform, node_delist=LOST_NODE)
+        return replace(facts, platform=platform)
 
     def _review_next(self) -> float | None:
         """Review one guard whose turn it is; seconds until the next turn, None where nobody waits."""

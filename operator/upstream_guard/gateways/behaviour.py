@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Final, TypeVar
 
 from upstream_guard.core.latency import Latencies
+from upstream_guard.core.predict.churn import MIN_SYNC_PERIOD
 from upstream_guard.core.predict.estimate import Estimate
 from upstream_guard.core.predict.gateway import Behaviour, Gateway
 from upstream_guard.core.tuning import Evidence, GatewayFacts
@@ -13,9 +14,6 @@ from upstream_guard.gateways.profile import Profile
 Value = TypeVar("Value")
 
 _MEASURED: Final = "kube-proxy, measured on Kubernetes 1.35"
-
-MIN_SYNC_PERIOD: Final = 1.0
-"""Seconds that kube-proxy waits after each sync, whichever Service caused it (`minSyncPeriod`)."""
 
 SYNC: Final = Estimate(0.02, 0.03, 0.06, Evidence.BUILTIN, f"{_MEASURED}: 0.02 to 0.06 s per sync")
 """From the start of a sync to the kernel's new rules; waiting for the sync is not part of it."""

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from upstream_guard.core.model import ObjectRef
 from upstream_guard.core.predict.estimate import Estimate
-from upstream_guard.core.predict.facts import Facts
+from upstream_guard.core.predict.facts import Facts, PlatformFacts
 from upstream_guard.core.predict.gateway import Gateway
 from upstream_guard.core.predict.state import (
     AppFacts,
@@ -46,7 +46,7 @@ def change_of(case: Case, node: str = "") -> Change:
     return Change(case.change, to_replicas=left, node=node)
 
 
-def facts_of(case: Case, starts: Sequence[float], rate: float) -> Facts:
+def facts_of(case: Case, starts: Sequence[float], rate: float, busy: float = 0.0) -> Facts:
     """What careful people know of their app before they change it.
 
     Args:
@@ -56,6 +56,7 @@ def facts_of(case: Case, starts: Sequence[float], rate: float) -> Facts:
         starts: Seconds from each pod's start to its first answer, measured in the case's own
             first deployment; at least one.
         rate: Requests a second.
+        busy: Changes of other Services a second, as `other_changes` counts them.
     """
     measured = Estimate(
         min(starts), median(starts), max(starts), Evidence.MEASURED, "its first deployment"
@@ -69,7 +70,8 @@ def facts_of(case: Case, starts: Sequence[float], rate: float) -> Facts:
         slow_response=_observed(case.response),
         readiness_lies=measured if case.probe is Probe.ELSEWHERE else _observed(case.lie),
     )
-    return Facts(app=app, rate=rate, rate_evidence=Evidence.SPEC)
+    platform = PlatformFacts(other_changes=busy)
+    return Facts(app=app, platform=platform, rate=rate, rate_evidence=Evidence.SPEC)
 
 
 def _lingers(case: Case) -> float:

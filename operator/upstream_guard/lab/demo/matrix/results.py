@@ -35,6 +35,7 @@ class Course:
         failed_before: Requests that had failed before the change began: none of its doing.
         change_seconds: How long the change took.
         starts: Seconds from each pod's start to its first answer, as the predictor was told.
+        other_changes: Of other Services a second, as the predictor was told.
         slowest: Seconds of the longest answer that was not a failure: a gateway may wait a gap out.
     """
 
@@ -46,6 +47,7 @@ class Course:
     change_seconds: float
     starts: tuple[float, ...]
     slowest: float = 0.0
+    other_changes: float = 0.0
 
     @property
     def failed(self) -> int:
@@ -129,26 +131,32 @@ class ResultFile:
 
     Args:
         path: Where; None keeps them in memory only.
-        wanted: The cases of this matrix. Results of others in the file are refused.
+        wanted: The cases of this matrix. Results of others in the files are refused.
+        also: Files with results of the same matrix from elsewhere.
 
     Raises:
         LabError: the file holds something else than results of these cases.
     """
 
-    def __init__(self, path: Path | None, wanted: Sequence[Case]) -> None:
+    def __init__(
+        self, path: Path | None, wanted: Sequence[Case], also: Sequence[Path] = ()
+    ) -> None:
         self._path = path
-        self._seed = wanted[0].seed
+        self._known = {case.number: case for case in wanted}
         self._results: dict[int, Result] = {}
-        if path is not None and path.exists():
-            known = {case.number: case for case in wanted}
-            for result in read(path):
-                if known.get(result.case.number) != result.case:
-                    raise LabError(
-                        f"{path} holds case {result.case.number} of seed {result.case.seed}, which is "
-                        "not one of this matrix; give it the same --seed, --cases and --gateway, or "
-                        "another --json file"
-                    )
-                self._results[result.case.number] = result
+        own = [path] if path is not None and path.exists() else []
+        for one in (*also, *own):
+            self._take_in(one)
+
+    def _take_in(self, path: Path) -> None:
+        for result in read(path):
+            if self._known.get(result.case.number) != result.case:
+                raise LabError(
+                    f"{path} holds case {result.case.number} of seed {result.case.seed}, which is "
+                    "not one of this matrix; give it the same --seed, --cases and --gateway, or "
+                    "another --json file"
+                )
+            self._results[result.case.number] = result
 
     @property
     def results(self) -> list[Result]:

@@ -1,23 +1,29 @@
 """One matrix on one cluster: each gateway works its cases off, several gateways at the same time."""
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Final, Protocol
 
+from upstream_guard.controller.churn import Churn
+from upstream_guard.core.model import ObjectRef
+from upstream_guard.core.names import SERVICE_NAME_LABEL
 from upstream_guard.kube.client import KubeClient, KubeError
 from upstream_guard.lab.demo import variants
 from upstream_guard.lab.demo.matrix.cases import Case
 from upstream_guard.lab.demo.matrix.results import Result
 from upstream_guard.lab.demo.matrix.trials import Trials
+from upstream_guard.lab.demo.mirror import Mirror, Objects
 from upstream_guard.lab.demo.runner import Exposed
 from upstream_guard.lab.demo.session import Expose, own_namespace
 from upstream_guard.lab.demo.stage import Stage
 from upstream_guard.lab.model import Cluster, LabError
 
+SLICES_PATH: Final = "/apis/discovery.k8s.io/v1/endpointslices"
 TRIES = 2
 """A case that could not be done is tried again at the end."""
 
@@ -83,9 +89,10 @@ async def conduct(
             await stack.enter_async_context(stage)
             exposure = await asyncio.to_thread(plan.expose, gateway, namespace, stage.name)
             stages[gateway] = (stage, exposure)
+        churn = await stack.enter_async_context(_churn(client))
         async with asyncio.TaskGroup() as group:
             workers = [
-                group.create_task(_work(queue, *stages[gateway], plan, turns, progress))
+                group.create_task(_work(queue, *stages[gateway], plan, turns, churn, progress))
                 for gateway, queue in queues.items()
             ]
         return [case for worker in workers for case in worker.result()]
@@ -97,6 +104,7 @@ async def _work(
     exposure: Exposed,
     plan: Plan,
     turns: _Turns,
+    churn: Churn,
     progress: Progress,
 ) -> list[Case]:
     """One gateway's cases, one after another."""
@@ -107,6 +115,7 @@ async def _work(
             rate=plan.rate,
             forget=plan.forget,
             draining=turns.draining,
+            busy=lambda service: churn.of_others(service, time.time()),
             with_remedies=plan.with_remedies,
             say=partial(progress.doing, case),
         )
@@ -120,3 +129,21 @@ async def _work(
             else:
                 given_up.append(case)
     return given_up
+
+
+@asynccontextmanager
+async def _churn(client: KubeClient) -> AsyncIterator[Churn]:
+    """Follows the changes of all EndpointSlices, as the operator does."""
+    churn = Churn()
+    versions: dict[str, str] = {}
+
+    def changed(at: float, objects: Objects) -> None:
+        for uid, item in objects.items():
+            meta = item["metadata"]
+            if versions.get(uid) != meta["resourceVersion"]:
+                versions[uid] = meta["resourceVersion"]
+                name = (meta.get("labels") or {}).get(SERVICE_NAME_LABEL, "")
+                churn.saw(ObjectRef(meta["namespace"], name), at)
+
+    async with Mirror(client, SLICES_PATH, on_change=changed):
+        yield churn

@@ -81,6 +81,7 @@ class Trials:
         rate: requests a second.
         forget: makes the machine forget connections to pods that are gone, by their addresses.
         draining: held by a case that drains a node, for while one is cordoned nothing can be spread.
+        busy: `PlatformFacts.other_changes` for a Service now.
         with_remedies: measure again with the remedies applied, where a window was announced.
         say: told what is going on, for the progress bar.
     """
@@ -88,6 +89,7 @@ class Trials:
     rate: float
     forget: Callable[[Sequence[str]], None]
     draining: asyncio.Lock
+    busy: Callable[[ObjectRef], float]
     with_remedies: bool
     say: Callable[[str], None] = field(default=lambda _text: None)
 
@@ -146,7 +148,7 @@ class Trials:
         async with load_on(exposure, self.rate) as load:
             self.say("load before the change")
             await asyncio.sleep(BEFORE_SECONDS + case.response)
-            asked = _ask(case, stage, starts, self.rate)
+            asked = self._ask(case, stage, starts)
             windows = asked.windows(act.written)
             self.say(case.change.value)
             made_at = time.time()
@@ -177,9 +179,22 @@ class Trials:
             failed_before=before,
             change_seconds=round(change_ended - made_at, 3),
             starts=starts,
+            other_changes=asked.facts.platform.other_changes,
             slowest=round(total.slowest, 3),
         )
         return asked, course
+
+    def _ask(self, case: Case, stage: Stage, starts: tuple[float, ...]) -> _Asked:
+        node = stage.node_to_drain() if case.change is ChangeKind.NODE_DRAIN else ""
+        service = ObjectRef(stage.namespace, stage.name)
+        return _Asked(
+            service=service,
+            case=case,
+            change=question.change_of(case, node),
+            facts=question.facts_of(case, starts, self.rate, self.busy(service)),
+            pods=stage.pods(),
+            nodes=[node.name for node in stage.cluster.nodes],
+        )
 
     async def _clear(self, act: _Act, stage: Stage, addresses: set[str]) -> None:
         self.say("cleaning up")
@@ -189,18 +204,6 @@ class Trials:
         await stage.clear_pods()
         stage.listed.clear()
         await asyncio.to_thread(self.forget, sorted(addresses))
-
-
-def _ask(case: Case, stage: Stage, starts: tuple[float, ...], rate: float) -> _Asked:
-    node = stage.node_to_drain() if case.change is ChangeKind.NODE_DRAIN else ""
-    return _Asked(
-        service=ObjectRef(stage.namespace, stage.name),
-        case=case,
-        change=question.change_of(case, node),
-        facts=question.facts_of(case, starts, rate),
-        pods=stage.pods(),
-        nodes=[node.name for node in stage.cluster.nodes],
-    )
 
 
 def _addresses(stage: Stage) -> set[str]:
