@@ -16,6 +16,9 @@ MIN_SHUTDOWN: Final = 2.0
 FIRST_BACKOFF: Final = 10.0
 MAX_BACKOFF: Final = 300.0
 """Seconds that a container waits before its second and later restarts (kubelet's CrashLoopBackOff)."""
+ANSWER: Final = 0.03
+"""Seconds from a probe to the pod's new status, which is a change of its own: a pod that is ready when it is
+noticed first shows as not ready (seen in the lab: 0.01 to 0.05 s)."""
 KILL_NOTICE: Final = 0.05
 """Seconds from the end of a process until its last container is known to be gone."""
 
@@ -72,8 +75,11 @@ class Life:
 
     Attributes:
         ready_at: When it becomes ready; minus infinity for those that were there before.
+        shown: When the EndpointSlice first shows it as not ready, which the gateway has no use for, but
+            kube-proxy takes as a change like any other; infinite where it is ready at once.
         listed: When the EndpointSlice lists it.
-        delisted: When the EndpointSlice drops it.
+        delisted: When the EndpointSlice drops it, or shows it as terminating.
+        removed: When the EndpointSlice no longer shows it at all, a change for kube-proxy as well.
         used_from: When the gateway begins to send requests to it.
         used_until: When the gateway stops to.
         listens_from: When it accepts connections.
@@ -87,8 +93,10 @@ class Life:
     """
 
     ready_at: float = -FOREVER
+    shown: float = FOREVER
     listed: float = -FOREVER
     delisted: float = FOREVER
+    removed: float = FOREVER
     used_from: float = -FOREVER
     used_until: float = FOREVER
     listens_from: float = -FOREVER
@@ -114,36 +122,49 @@ def born(play: Play, draw: Draw, at: float, pod: int) -> Life:
 
 def _started(play: Play, draw: Draw, started: float, pod: int) -> Life:
     serves = started + draw.of(play.app.start, Number.START)
-    ready = _ready(play, draw, started, serves, pod)
-    listed = ready + draw.of(play.platform.ready_to_slice, Number.SLICE, pod)
+    noticed = started + draw.of(play.platform.notice, Number.NOTICE, pod)
+    ready = _ready(play, draw, started, noticed, serves, pod)
+    to_slice = draw.of(play.platform.ready_to_slice, Number.SLICE, pod)
+    listed = ready + to_slice
+    at_once = not (play.readying.probed or play.readying.gated)
+    shown = FOREVER if at_once else noticed + to_slice
     lies = draw.of(play.readying.lies, Number.LIES) if not play.readying.elsewhere else 0.0
-    return Life(ready_at=ready, listed=listed, listens_from=serves - lies, serves_from=serves)
+    return Life(
+        ready_at=ready, shown=shown, listed=listed, listens_from=serves - lies, serves_from=serves
+    )
 
 
-def _ready(play: Play, draw: Draw, started: float, serves: float, pod: int) -> float:
+def _ready(
+    play: Play, draw: Draw, started: float, noticed: float, serves: float, pod: int
+) -> float:
     """When the pod counts as ready: by the kubelet's probe, and by the guard's gate."""
     readying = play.readying
-    noticed = started + draw.of(play.platform.notice, Number.NOTICE, pod)
     ready = noticed
     if readying.probed:
         passes = max(started + readying.initial_delay, serves - draw.of(readying.lies, Number.LIES))
-        # The worker ticks since the pod was bound, some time before its container started.
-        begun = started - 0.2 - 0.8 * draw.quantile(Number.TICK, pod)
-        ready = _probed(begun, readying.startup_period or readying.period, noticed, passes)
-        ready += (readying.successes - 1) * readying.period
+        if readying.startup_period:
+            # Its worker ticks since the pod was bound, some time before its container started.
+            begun = started - 0.2 - 0.8 * draw.quantile(Number.TICK, pod)
+            started_up = _next_tick(begun, readying.startup_period, passes)
+            ready = max(noticed, started_up)  # which makes the kubelet ask for readiness at once
+        else:
+            ready = _next_tick(noticed, readying.period, passes)
+        ready += ANSWER + (readying.successes - 1) * readying.period
     if readying.gated:
         seen = serves + readying.gate_interval * (0.5 + draw.quantile(Number.GATE, pod))
         ready = max(ready, seen)
     return ready
 
 
-def _probed(begun: float, period: float, noticed: float, passes: float) -> float:
-    """The first probe that passes: at once when the kubelet notices the start, then with each tick.
+def _next_tick(begun: float, period: float, passes: float) -> float:
+    """The first probe that passes, of those at `begun` and every `period` seconds after it.
 
-    Source: kubernetes/pkg/kubelet/prober, `UpdatePodStatus` (which triggers a run) and `worker.run`.
+    The kubelet asks at once when it notices that a container runs, and from then on every period, whatever
+    its probe worker did before (Kubernetes 1.35: pkg/kubelet/prober, `UpdatePodStatus` triggers a run, and
+    `worker.run` resets its ticker; seen in the lab, where pods became ready whole periods after that).
     """
-    if passes <= noticed:
-        return noticed
+    if passes <= begun:
+        return begun
     return begun + math.ceil((passes - begun) / period) * period
 
 
@@ -151,7 +172,8 @@ def end(play: Play, draw: Draw, life: Life, at: float, pod: int) -> None:
     """Delete a pod at `at`: the list forgets it while the kubelet stops it."""
     stopping, app = play.stopping, play.app
     life.terminating = at
-    life.delisted = at + draw.of(play.platform.ready_to_slice, Number.SLICE, pod)
+    to_slice = draw.of(play.platform.ready_to_slice, Number.SLICE, pod)
+    life.delisted = at + to_slice
     told = at + draw.of(play.platform.stop, Number.STOP, pod)
     hook = stopping.hook or 0.0
     sigterm = told + min(hook, stopping.grace)
@@ -161,6 +183,7 @@ def end(play: Play, draw: Draw, life: Life, at: float, pod: int) -> None:
     life.serves_until = min(life.serves_until, stops)
     needs = max(response, draw.of(app.drain, Number.DRAIN)) if drains else 0.0
     life.gone = min(life.serves_until + needs, killed) + KILL_NOTICE
+    life.removed = life.gone + to_slice
     life.lost_from = (killed if drains else life.serves_until) - response
     exits = app.shutdown is Shutdown.EXITS
     life.drop = Fault.DROPPED if exits else Fault.KILLED

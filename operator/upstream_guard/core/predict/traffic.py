@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum, auto
 from operator import itemgetter
 from typing import Final
 
@@ -64,6 +65,8 @@ def _points(lives: Sequence[Life]) -> list[float]:
                 life.serves_from,
                 life.serves_until,
                 life.lost_from,
+                life.terminating,
+                life.gone,
             )
         )
     return sorted(t for t in turns if -HORIZON < t < HORIZON)
@@ -101,28 +104,41 @@ def program(play: Play, draw: Draw, lives: Sequence[Life]) -> None:
     if play.throttle > 0:
         changes = _throttled(play, draw, changes)
     seen = FOREVER
-    for at, delay, life, attach in reversed(changes):
+    for at, delay, life, kind in reversed(changes):
         seen = min(seen, at + delay)
-        if attach:
+        if kind is _Kind.ATTACH:
             life.used_from = seen
-        else:
+        elif kind is _Kind.DETACH:
             life.used_until = seen
 
 
+class _Kind(Enum):
+    ATTACH = auto()
+    DETACH = auto()
+    OTHER = auto()
+    """Of an endpoint that takes no traffic before or after it."""
+
+
 _MOMENT: Final = itemgetter(0)
-_Entry = tuple[float, float, Life, bool]
-"""(when the slice says so, how long the gateway takes, the life, whether it is added)."""
+_Entry = tuple[float, float, Life, _Kind]
+"""(when the slice says so, how long the gateway takes, the life, what happens to it)."""
 
 
 def _changes(play: Play, draw: Draw, lives: Sequence[Life]) -> list[_Entry]:
     entries: list[_Entry] = []
     for pod, life in enumerate(lives):
         if life.listed > -FOREVER and life.listed < life.delisted:
-            entries.append((life.listed, draw.of(play.attach, Number.ATTACH, pod), life, True))
+            attach = draw.of(play.attach, Number.ATTACH, pod)
+            entries.append((life.listed, attach, life, _Kind.ATTACH))
+            if play.throttle > 0 and life.shown < life.listed:
+                entries.append((life.shown, attach, life, _Kind.OTHER))
         elif life.listed > -FOREVER:
             life.used_from = life.used_until = FOREVER
         if life.delisted < FOREVER:
-            entries.append((life.delisted, draw.of(play.detach, Number.DETACH, pod), life, False))
+            detach = draw.of(play.detach, Number.DETACH, pod)
+            entries.append((life.delisted, detach, life, _Kind.DETACH))
+            if play.throttle > 0 and life.removed < FOREVER:
+                entries.append((life.removed, detach, life, _Kind.OTHER))
     entries.sort(key=_MOMENT)
     return entries
 
@@ -138,12 +154,12 @@ def _throttled(play: Play, draw: Draw, changes: list[_Entry]) -> list[_Entry]:
     phase = throttle * draw.quantile(Number.PHASE)
     result: list[_Entry] = []
     last = -FOREVER
-    for at, delay, life, attach in changes:
+    for at, delay, life, kind in changes:
         if busy:
             last = phase + math.ceil((at - phase) / throttle) * throttle
         elif at > last:
             last = max(at, last + throttle)
-        result.append((last, delay, life, attach))
+        result.append((last, delay, life, kind))
     return result
 
 
