@@ -1,0 +1,91 @@
+"""One future, number by number: when the kubelet asks, and whose turn kube-proxy takes."""
+
+from dataclasses import replace
+
+import pytest
+from tests.core.predict.test_engine import NGINX, PROBE, ROLLOUT, facts, state
+
+from upstream_guard.core.predict import traffic
+from upstream_guard.core.predict.draws import Draw
+from upstream_guard.core.predict.estimate import Estimate
+from upstream_guard.core.predict.facts import PlatformFacts
+from upstream_guard.core.predict.lives import ANSWER, Fault, Life, born, end
+from upstream_guard.core.predict.play import Play, make_play
+from upstream_guard.core.predict.state import KubeProbe, Shutdown
+from upstream_guard.core.tuning import Evidence
+
+FUTURE = Draw(0, 1)
+CREATE, NOTICE, SLICE, SYNC = 0.5, 0.6, 0.05, 0.03
+
+
+def exactly(seconds: float) -> Estimate:
+    return Estimate.exactly(seconds, Evidence.MEASURED)
+
+
+PLATFORM = PlatformFacts(
+    create=exactly(CREATE),
+    notice=exactly(NOTICE),
+    ready_to_slice=exactly(SLICE),
+    stop=exactly(0.0),
+)
+
+
+def play_of(
+    start: float, probe: KubeProbe | None = PROBE, shutdown: Shutdown = Shutdown.EXITS
+) -> Play:
+    """A play without any doubt."""
+    known = facts(start, shutdown)
+    app = replace(known.app, start=exactly(start), linger=exactly(1.0))
+    known = replace(known, app=app, platform=PLATFORM)
+    sharp = replace(NGINX, attach=exactly(SYNC), detach=exactly(SYNC))
+    play = make_play(state(probe=probe), sharp, ROLLOUT, known)
+    assert play is not None
+    return play
+
+
+@pytest.mark.parametrize(
+    ("start", "periods"),
+    [(0.1, 0), (NOTICE, 0), (NOTICE + 0.1, 1), (NOTICE + 1.0, 1), (NOTICE + 1.1, 2)],
+)
+def test_readiness_is_asked_when_the_container_is_noticed_and_every_period_from_then(
+    start: float, periods: int
+) -> None:
+    life = born(play_of(start), FUTURE, 0.0, 0)
+    assert life.ready_at == pytest.approx(CREATE + NOTICE + periods + ANSWER)
+    assert life.shown == pytest.approx(CREATE + NOTICE + SLICE)
+
+
+def test_without_a_probe_a_pod_is_ready_as_soon_as_it_is_noticed() -> None:
+    life = born(play_of(5.0, probe=None), FUTURE, 0.0, 0)
+    assert life.listed == pytest.approx(CREATE + NOTICE + SLICE)
+    assert life.shown > life.listed, "one change, and no other before it"
+
+
+def test_a_pod_that_is_ready_a_moment_after_it_was_noticed_has_its_turn_a_second_later() -> None:
+    play = play_of(0.1)
+    life = born(play, FUTURE, 0.0, 0)
+    traffic.program(play, FUTURE, [Life(), life])
+    assert life.used_from == pytest.approx(life.shown + play.throttle + SYNC)
+    quick = replace(play, throttle=0.0)
+    life = born(quick, FUTURE, 0.0, 0)
+    traffic.program(quick, FUTURE, [Life(), life])
+    assert life.used_from == pytest.approx(life.listed + SYNC)
+
+
+def test_a_pod_that_has_ended_takes_a_turn_as_well() -> None:
+    play = play_of(0.1, shutdown=Shutdown.LINGERS)
+    gone, new = Life(), Life(listed=1.2, serves_from=0.0)
+    end(play, FUTURE, gone, 0.0, 0)
+    assert gone.removed == pytest.approx(1.05 + SLICE)
+    traffic.program(play, FUTURE, [gone, new])
+    assert new.used_from == pytest.approx(gone.removed + play.throttle + SYNC)
+
+
+def test_a_list_is_empty_from_the_end_of_the_last_pod_not_from_its_deletion() -> None:
+    """kube-proxy sends to a terminating pod where there is no other, and this one serves on for a second."""
+    play = replace(play_of(0.1, shutdown=Shutdown.LINGERS), patience=0.0, pool_seconds=0.0)
+    gone, new = Life(), Life(listed=4.0, listens_from=0.0, serves_from=0.0)
+    end(play, FUTURE, gone, 0.0, 0)
+    empty = [s for s in traffic.failures(play, FUTURE, [gone, new]) if s.fault is Fault.EMPTY]
+    assert empty[0].begin == pytest.approx(gone.gone)
+    assert empty[-1].until == pytest.approx(new.used_from)
