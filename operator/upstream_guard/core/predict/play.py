@@ -188,6 +188,10 @@ SYN_REPEATS: Final = (1.0, 2.0, 3.0, 4.0, 5.0, 7.0, 11.0)
 From 1 s (RFC 6298), doubling only after four repeats (Linux 6.5: `tcp_syn_linear_timeouts`); measured on
 6.18: 1.02, 2.03, 3.07, 4.08, 5.11, 7.13, 11.33. Older kernels double at once: 1, 3, 7.
 """
+QUEUE_SECONDS: Final = 0.3
+"""Until all that wait for a connection have had one. In a gateway that keeps connections, whoever waits takes the
+first that is free, also one that another request has opened (Go, net/http: `Transport.queueForIdleConn`), so that
+it waits for its whole time-out and not for its own next SYN. Measured of Caddy's 3 s: 2.70 and 2.76."""
 CLIENT_PATIENCE: Final = 10.0
 """Seconds for which clients are assumed to wait."""
 
@@ -200,6 +204,8 @@ def _patience(gateway: Gateway) -> float:
     if not gateway.facts.via_cluster_ip:
         return 0.0
     limit = min(gateway.behaviour.connect_timeout or CLIENT_PATIENCE, CLIENT_PATIENCE)
+    if gateway.behaviour.reuses:
+        return max(0.0, limit - QUEUE_SECONDS)
     return max((at for at in SYN_REPEATS if at < limit), default=0.0)
 
 
