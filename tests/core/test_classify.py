@@ -17,6 +17,7 @@ from upstream_guard.core.classify import (
     Sign,
     classify,
     evidence,
+    is_foreign_page,
     rank,
     sign_row,
 )
@@ -141,6 +142,19 @@ def test_direct_probes_alone_are_enough(cause: Cause) -> None:
     found = classify(Case(endpoints=bad(cause)))
     assert found.cause is cause
     assert found.confidence >= 60
+
+
+@pytest.mark.parametrize("controller", ["contour", "haproxy", "nginx"])
+def test_a_page_that_is_none_of_the_gateways_is_the_apps(controller: str) -> None:
+    """An app's own 503 looks like many failures by its status, and like none of them by its body."""
+    own = met(503, '{"pod":"shop-1","status":503}', times=20)
+    page = {"contour": "no healthy upstream", "haproxy": HAPROXY_503}.get(
+        controller, "nginx/1.22.1"
+    )
+    case = Case(behaviour(controller), endpoints=bad(Cause.APP_ERROR), routes=(own,))
+    assert classify(case).cause is Cause.APP_ERROR
+    theirs = replace(case, endpoints=(), routes=(met(503, page, times=20),))
+    assert classify(theirs).cause is not Cause.APP_ERROR
 
 
 def test_more_than_the_gateway_lets_through_at_once() -> None:
@@ -400,7 +414,8 @@ def test_more_of_the_same_answers_never_lowers_what_they_speak_for(
     # Circumstances (more answered than failed) are other evidence, so one that is settled is given.
     once = replace(case, routes=(RouteSeen(SHOP, 0, {sign: 1}, 1),))
     again = replace(case, routes=(RouteSeen(SHOP, 0, {sign: 1 + more}, 1),))
-    if not (sign.server and case.behaviour.bare_pages):
+    by_header = sign.server and case.behaviour.bare_pages
+    if not by_header and not is_foreign_page(sign, case.behaviour):
         assert place(again, favoured) <= place(once, favoured)
 
 

@@ -321,6 +321,8 @@ def _answers(case: Case) -> Iterator[Seen]:
         yield Seen(_mean(((sign_row(s, case.behaviour), n) for s, n in found), times), times, words)
         if app_answered(kind, case.behaviour):
             yield Seen(CIRCUMSTANCES[Circumstance.APP_HEADER], times)
+        if is_foreign_page(kind, case.behaviour):
+            yield Seen(CIRCUMSTANCES[Circumstance.FOREIGN_PAGE], times)
     for status, times in sorted(case.statuses.items()):
         if times > 0:
             row = sign_row(Sign(status), case.behaviour, timed=False)
@@ -516,6 +518,14 @@ def _finite(seconds: float | None) -> float | None:
 def app_answered(sign: Sign, behaviour: Behaviour) -> bool:
     """Whether the answer is the app's by its `Server` header, which this gateway's own pages lack."""
     return behaviour.bare_pages and sign.cause is None and bool(sign.server)
+
+
+def is_foreign_page(sign: Sign, behaviour: Behaviour) -> bool:
+    """Whether the answer has a body, and it is none of the gateway's own error pages."""
+    if not (behaviour.pages and sign.status and sign.cause is None and sign.words):
+        return False
+    said = sign.words.lower()
+    return not any(page in said for page in behaviour.pages) and not _of_words(said, behaviour)
 
 
 # What the gateway counts of its attempts.

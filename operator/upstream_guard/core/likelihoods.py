@@ -177,6 +177,8 @@ class Circumstance(StrEnum):
     """Another route to the same Service is good."""
     APP_HEADER = "app-header"
     """The answer carries a `Server` header that is not the gateway's."""
+    FOREIGN_PAGE = "foreign-page"
+    """Its body is no error page of the gateway's: the app's, or one that somebody has configured."""
 
 
 _ENDPOINT_ITSELF: Final[Row] = {
@@ -226,4 +228,5 @@ CIRCUMSTANCES: Final[Mapping[Circumstance, Row]] = {
         Cause.READ_TIMEOUT: 0.5, Cause.APP_ERROR: 0.5,
     },
     Circumstance.APP_HEADER: {Cause.APP_ERROR: 3.0},
+    Circumstance.FOREIGN_PAGE: {Cause.APP_ERROR: 2.5},
 }  # fmt: skip

@@ -7,13 +7,14 @@ from upstream_guard.core.predict.gateway import Behaviour
 from upstream_guard.core.tuning import MEASURED_MARGIN, Evidence
 from upstream_guard.gateways import envoy_stats
 from upstream_guard.gateways.adapter import Known, PodSigns
-from upstream_guard.gateways.families import ENVOY
+from upstream_guard.gateways.families import ENVOY, ENVOY_PAGES
 from upstream_guard.gateways.profile import Profile
 
 _MEASURED = "Contour 1.33 with Envoy, measured on Kubernetes 1.35"
 
 BEHAVIOUR = Behaviour(
     answers=ENVOY,
+    pages=ENVOY_PAGES,
     # Envoy's documentation: idle connections are closed after an hour.
     keepalive_idle=3600.0,
     # Contour's documentation: 2 s, and Envoy's 15 s for a response.

@@ -6,11 +6,12 @@ from upstream_guard.core.predict.gateway import Behaviour
 from upstream_guard.core.tuning import Evidence
 from upstream_guard.gateways import envoy_stats
 from upstream_guard.gateways.adapter import Known, PodSigns
-from upstream_guard.gateways.families import ENVOY
+from upstream_guard.gateways.families import ENVOY, ENVOY_PAGES
 from upstream_guard.gateways.profile import Profile
 
 BEHAVIOUR = Behaviour(
     answers=ENVOY,
+    pages=ENVOY_PAGES,
     keepalive_idle=3600.0,
     # Envoy's default for a response, measured.
     read_timeout=15.0,

@@ -150,6 +150,16 @@ HAPROXY: Final = complete(
 HAPROXY_TO_CLUSTER_IP: Final = to_cluster_ip(retrying(HAPROXY, CONNECT_FAILURES))
 """The same server is a ClusterIP here: each retry is a new connection, and kube-proxy picks again."""
 
+ENVOY_PAGES: Final = ("upstream", "no healthy", "no cluster", "overflow", "timeout", "tls")
+"""Its local replies are one line each (`upstream connect error or disconnect/reset before headers. …`, `no healthy
+upstream`, `upstream request timeout`); Envoy's code, `Http::Utility::sendLocalReply` and the router."""
+
+HAPROXY_PAGES: Final = ("server", "request", "client", "response")
+"""Its built-in error files (`No server is available to handle this request.` and the like)."""
+
+NGINX_PAGES: Final = ("<center>nginx", "nginx/", "openresty", "<h1>50")
+"""`ngx_http_special_response.c`."""
+
 ENVOY: Final = complete(
     {
         Cause.REFUSED: known(503, "`UF`"),

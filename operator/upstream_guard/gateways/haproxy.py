@@ -2,7 +2,7 @@
 
 from upstream_guard.core.predict.gateway import Behaviour
 from upstream_guard.gateways import haproxy_stats
-from upstream_guard.gateways.families import HAPROXY_TO_CLUSTER_IP
+from upstream_guard.gateways.families import HAPROXY_PAGES, HAPROXY_TO_CLUSTER_IP
 from upstream_guard.gateways.profile import through_cluster_ip
 
 ADAPTER = haproxy_stats.adapter(lambda _: ())
@@ -16,6 +16,7 @@ PROFILE = through_cluster_ip(
         keepalive_idle=5.0,
         # Its error files have no `Server` header, and it leaves the app\'s alone.
         bare_pages=True,
+        pages=HAPROXY_PAGES,
         # `retries 3`, a second apart; it has no time-outs but those that are configured.
         refused_retries=3,
         retry_pause=1.0,

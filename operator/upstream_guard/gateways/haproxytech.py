@@ -6,7 +6,7 @@ from upstream_guard.core.predict.gateway import Behaviour
 from upstream_guard.core.tuning import Evidence
 from upstream_guard.gateways import haproxy_stats
 from upstream_guard.gateways.adapter import Known, PodSigns
-from upstream_guard.gateways.families import HAPROXY
+from upstream_guard.gateways.families import HAPROXY, HAPROXY_PAGES
 from upstream_guard.gateways.profile import Profile
 
 BEHAVIOUR = Behaviour(
@@ -15,6 +15,7 @@ BEHAVIOUR = Behaviour(
     keepalive_idle=5.0,
     # Its error files have no `Server` header, and it leaves the app\'s alone.
     bare_pages=True,
+    pages=HAPROXY_PAGES,
     # Of the configuration in its image.
     connect_timeout=5.0,
     read_timeout=50.0,

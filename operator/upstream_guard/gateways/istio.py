@@ -9,7 +9,7 @@ from upstream_guard.core.model import ObjectRef
 from upstream_guard.core.predict.gateway import Behaviour
 from upstream_guard.core.tuning import Evidence
 from upstream_guard.gateways.adapter import Adapter, Directory, Known, PodSigns, Tally
-from upstream_guard.gateways.families import CONNECT_FAILURES, ENVOY, retrying
+from upstream_guard.gateways.families import CONNECT_FAILURES, ENVOY, ENVOY_PAGES, retrying
 from upstream_guard.gateways.profile import Profile
 
 if TYPE_CHECKING:  # it brings an HTTP server with it, which `check` has no use for
@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # it brings an HTTP server with it, which `check` has no use 
 BEHAVIOUR = Behaviour(
     # Two retries by default, but not after a reset.
     answers=retrying(ENVOY, CONNECT_FAILURES),
+    pages=ENVOY_PAGES,
     keepalive_idle=3600.0,
     # Documentation: 10 s to connect, no limit for a response.
     connect_timeout=10.0,

@@ -45,6 +45,8 @@ class Behaviour:
         replays: A request that broke off on a reused connection is sent again (Go's transport, for
             methods that may be repeated).
         bare_pages: Its own error pages carry no `Server` header, and the app's is passed on.
+        pages: In lower case, words of which each of its own error pages has one at least; empty where that
+            is not known, or where its pages have no body.
     """
 
     answers: Mapping[Cause, Answer] = field(default_factory=dict)
@@ -58,6 +60,7 @@ class Behaviour:
     reuses: bool = False
     replays: bool = False
     bare_pages: bool = False
+    pages: tuple[str, ...] = ()
 
 
 UNKNOWN_ANSWER: Final = Answer(502, "not known for this gateway")

@@ -224,7 +224,7 @@ func (a *app) serve(w http.ResponseWriter, r *http.Request) {
 			conn.Close()
 		})
 	case faultHang:
-		a.hang(r, changed)
+		a.hang(w, r, changed)
 	case faultSlow:
 		a.answerLate(w, r, delay)
 	case faultError:
@@ -264,14 +264,16 @@ func (a *app) answerLate(w http.ResponseWriter, r *http.Request, delay time.Dura
 	a.answer(w, http.StatusOK)
 }
 
-// hang answers nothing until the client gives up. When the fault is over, the request is dropped
-// without an answer, as by a process that is restarted.
-func (a *app) hang(r *http.Request, changed <-chan struct{}) {
+// hang answers nothing until the client gives up. When the fault is over, the request is answered late,
+// as by an app that waited for something. (Dropped, it would be another failure, and at the gateway the
+// only one that is counted.)
+func (a *app) hang(w http.ResponseWriter, r *http.Request, changed <-chan struct{}) {
 	select {
 	case <-r.Context().Done():
+		panic(http.ErrAbortHandler)
 	case <-changed:
+		a.answer(w, http.StatusOK)
 	}
-	panic(http.ErrAbortHandler)
 }
 
 // hijack takes the connection out of net/http's hands.
