@@ -769,6 +769,17 @@ class TestDirectEye:
         assert (play.kinds[0], play.kinds[-1]) == ("opened", "closed")
         assert {n.window.cause for n in play.news} == {Cause.NO_ENDPOINTS}
 
+    def test_requests_that_fail_for_an_empty_list_do_so_whoever_emptied_it(self) -> None:
+        play = Play()
+        play.set(gateways={"public": behaviour("nginx")})
+        play.keep_asking(2)
+        play.set(endpoints=(), pods=0)
+        began = play.now
+        for n in range(8):
+            play.now = max(play.now, began + 0.5 * n + 2.0)
+            play.step(RouteSample(began + 0.5 * n, play.now, KEY, 0, Cause.READ_TIMEOUT))
+        assert play.last.cause is Cause.NO_ENDPOINTS
+
     def test_scaling_to_nothing_is_somebodys_wish(self) -> None:
         play = Play()
         play.wait(1)

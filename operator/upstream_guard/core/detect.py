@@ -194,7 +194,8 @@ class Watch:
         lanes: What is known at each gateway.
         open: The windows that are open.
         hidden: When it was last told that a gateway hides failures.
-        emptied: Unix seconds since when no endpoint is listed; 0 where one is.
+        emptied: Unix seconds since when no endpoint is listed; 0 where one is, or none is to be.
+        bare: No endpoint is listed, and one was: whether that is a window or somebody's wish.
         failed_until: Unix seconds up to which a listed endpoint failed, or the list was empty.
         serial: Windows opened so far, for their names.
         closer: Requests to endpoints as users make them since something was odd, the last one of each.
@@ -206,6 +207,7 @@ class Watch:
     open: Mapping[str, Open] = field(default_factory=dict)
     hidden: Mapping[str, float] = field(default_factory=dict)
     emptied: float = 0.0
+    bare: bool = False
     failed_until: float = 0.0
     serial: int = 0
     closer: Mapping[str, CloserLook] = field(default_factory=dict)
@@ -287,7 +289,12 @@ def advance(watch: Watch, scene: Scene, now: float, sighting: Sighting | None = 
         trusted=scene.trusted,
         keep_from=keep_from,
     )
-    watch = replace(watch, direct=direct, emptied=_emptied(watch, direct, scene, now))
+    watch = replace(
+        watch,
+        direct=direct,
+        emptied=_emptied(watch, direct, scene, now),
+        bare=not direct.listed and (watch.bare or watch.direct.listed > 0),
+    )
     if before or _direct_share(watch):
         watch = _with_direct_loss(watch, scene, before * seconds, now)
     news: list[News | Hidden] = []
@@ -687,7 +694,7 @@ def case_of(watch: Watch, scene: Scene, gateway: str, now: float) -> Case:
         path=scene.path,
         told=scene.told,
         # Requests that were sent while it was empty may fail when it is full again.
-        empty=watch.emptied > 0 or (before is not None and before.empty),
+        empty=watch.bare or (before is not None and before.empty),
         closer=tuple(watch.closer[address] for address in sorted(watch.closer)),
     )
 
