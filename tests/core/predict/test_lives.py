@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 from tests.core.predict.test_engine import NGINX, PROBE, ROLLOUT, facts, state
 
-from upstream_guard.core.predict import traffic
+from upstream_guard.core.predict import course, traffic
 from upstream_guard.core.predict.draws import Draw
 from upstream_guard.core.predict.estimate import Estimate
 from upstream_guard.core.predict.facts import PlatformFacts
 from upstream_guard.core.predict.lives import ANSWER, Fault, Life, born, end
-from upstream_guard.core.predict.play import Play, make_play
+from upstream_guard.core.predict.play import Play, Stopping, make_play
 from upstream_guard.core.predict.state import KubeProbe, Shutdown
 from upstream_guard.core.tuning import Evidence
 
@@ -89,3 +89,13 @@ def test_a_list_is_empty_from_the_end_of_the_last_pod_not_from_its_deletion() ->
     empty = [s for s in traffic.failures(play, FUTURE, [gone, new]) if s.fault is Fault.EMPTY]
     assert empty[0].begin == pytest.approx(gone.gone)
     assert empty[-1].until == pytest.approx(new.used_from)
+
+
+def test_the_successor_of_a_pod_that_stops_is_made_at_once_where_there_is_room() -> None:
+    """maxSurge 1 and maxUnavailable 1: the Deployment controller counts no pod that is terminating."""
+    play = replace(play_of(0.1), surge=1, unavailable=1, stopping=Stopping(3.0, 30.0))
+    new = [life for life in course.run(play, FUTURE) if life.ready_at > 0]
+    begun = sorted(life.shown for life in new)
+    assert len(new) == play.replicas
+    assert begun[1] - begun[0] < 0.1
+    assert begun[2] - begun[1] > CREATE + NOTICE

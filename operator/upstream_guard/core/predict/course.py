@@ -46,6 +46,10 @@ def _surge(play: Play, draw: Draw, old: list[Life]) -> list[Life]:
             end(play, draw, staying.pop(), now, len(staying))
         if not staying and len(new) == wanted:
             break
+        if len(new) < wanted and len(staying) + len(new) < wanted + play.surge:
+            # Pods that are stopping do not count: their successors are made at the next turn.
+            now += step
+            continue
         coming = [t for life in new if (t := life.ready_at + play.min_ready) > now]
         now = (min(coming) if coming else now) + step
     return old + new

@@ -37,7 +37,7 @@ class PlatformFacts:
     stop: Estimate = field(default=_builtin(0.02, 0.06, 0.3, _LAB))
     reconcile: Estimate = field(default=_builtin(0.01, 0.03, 0.1, _LAB))
     notice: Estimate = field(default=_builtin(0.05, 0.6, 1.2, _LAB))
-    exit_delist: Estimate = field(default=_builtin(0.2, 0.6, 1.4, _LAB))
+    exit_delist: Estimate = field(default=_builtin(0.1, 0.45, 1.1, _LAB))
     node_delist: Estimate = field(
         default=Estimate(
             40.0, 45.0, 55.0, Evidence.ASSUMED, "node-monitor-grace-period of 40 to 50 s"
