@@ -33,8 +33,8 @@ class PlatformFacts:
     """
 
     create: Estimate = field(default=_builtin(0.45, 0.65, 1.4, _LAB))
-    ready_to_slice: Estimate = field(default=_builtin(0.04, 0.05, 0.15, _LAB))
-    stop: Estimate = field(default=_builtin(0.02, 0.06, 0.3, _LAB))
+    ready_to_slice: Estimate = field(default=_builtin(0.015, 0.03, 0.1, _LAB))
+    stop: Estimate = field(default=_builtin(0.02, 0.05, 0.2, _LAB))
     reconcile: Estimate = field(default=_builtin(0.01, 0.03, 0.1, _LAB))
     notice: Estimate = field(default=_builtin(0.05, 0.6, 1.2, _LAB))
     exit_delist: Estimate = field(default=_builtin(0.1, 0.45, 1.1, _LAB))
