@@ -20,6 +20,7 @@ from upstream_guard.webhook.certs import issue, new_authority
 
 START_SECONDS = 90
 STOP_SECONDS = 10
+CRDS = ("crd/upstreamguards.upstreamguard.io", "crd/gatewayprofiles.upstreamguard.io")
 TOKEN = "a-token-of-a-private-server-on-loopback"
 
 
@@ -62,6 +63,13 @@ class ApiServer:
         text = manifest if isinstance(manifest, str) else json.dumps(manifest)
         result = self.kubectl("apply", "--server-side", "-f", "-", stdin=text)
         assert result.ok, result.err
+
+    def install(self, folder: Path) -> None:
+        """Apply a kustomize folder that has our CRDs, and wait until they are served."""
+        result = self.kubectl("apply", "--server-side", "-k", str(folder))
+        assert result.ok, result.err
+        waited = self.kubectl("wait", "--for=condition=Established", "--timeout=30s", *CRDS)
+        assert waited.ok, waited.err
 
 
 @dataclass(frozen=True)

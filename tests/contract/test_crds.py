@@ -57,16 +57,7 @@ def documents(kind: str) -> str:
 
 @pytest.fixture(scope="module")
 def server(apiserver):
-    result = apiserver.kubectl("apply", "--server-side", "-k", str(ROOT / "crds"))
-    assert result.ok, result.err
-    waited = apiserver.kubectl(
-        "wait",
-        "--for=condition=Established",
-        "--timeout=30s",
-        "crd/upstreamguards.upstreamguard.io",
-        "crd/gatewayprofiles.upstreamguard.io",
-    )
-    assert waited.ok, waited.err
+    apiserver.install(ROOT / "crds")
     return apiserver
 
 

@@ -43,11 +43,7 @@ def whole(document: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def server(apiserver):
     """With our own resources, which some pages show."""
-    result = apiserver.kubectl("apply", "--server-side", "-k", str(ROOT / "crds"))
-    assert result.ok, result.err
-    crds = ("crd/upstreamguards.upstreamguard.io", "crd/gatewayprofiles.upstreamguard.io")
-    waited = apiserver.kubectl("wait", "--for=condition=Established", "--timeout=30s", *crds)
-    assert waited.ok, waited.err
+    apiserver.install(ROOT / "crds")
     return apiserver
 
 

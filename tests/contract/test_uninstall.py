@@ -75,12 +75,8 @@ def poll(what, condition, seconds=SECONDS):
 @pytest.fixture
 def installed(own_apiserver):
     server = own_apiserver
-    result = server.kubectl("apply", "--server-side", "-k", str(ROOT / "deploy"))
     # Where CRDs and guards come in one go the first may not be served yet; here are no guards yet.
-    assert result.ok, result.err
-    crds = ("crd/upstreamguards.upstreamguard.io", "crd/gatewayprofiles.upstreamguard.io")
-    waited = server.kubectl("wait", "--for=condition=Established", "--timeout=30s", *crds)
-    assert waited.ok, waited.err
+    server.install(ROOT / "deploy")
     server.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}})
     for body, status in PODS:
         server.apply(body)

@@ -38,11 +38,7 @@ def poll(what, check, seconds=SECONDS):
 
 @pytest.fixture(scope="module")
 def server(own_apiserver):
-    result = own_apiserver.kubectl("apply", "--server-side", "-k", str(ROOT / "deploy"))
-    assert result.ok, result.err
-    crds = ("crd/upstreamguards.upstreamguard.io", "crd/gatewayprofiles.upstreamguard.io")
-    waited = own_apiserver.kubectl("wait", "--for=condition=Established", "--timeout=30s", *crds)
-    assert waited.ok, waited.err
+    own_apiserver.install(ROOT / "deploy")
     for name in ("shop", "other"):
         own_apiserver.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
         own_apiserver.apply(service(name))

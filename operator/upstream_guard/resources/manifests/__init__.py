@@ -1,9 +1,9 @@
 """Manifests and API objects to what predictions are made from.
 
 Nothing here raises, whatever the objects look like: what has the wrong type counts as absent
-(`mistakes_of` tells what that is), and what cannot be understood at all is passed over. Kubernetes' defaults are filled in. Kinds that run no
-Service's pods (Job, CronJob) and kinds of other groups (a Knative Service, an Istio Gateway) are not
-read.
+(`mistakes_of` tells what that is), and what cannot be understood at all is passed over. Kubernetes'
+defaults are filled in. Kinds that run no Service's pods (Job, CronJob) and kinds of other groups (a
+Knative Service, an Istio Gateway) are not read.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
