@@ -353,7 +353,7 @@ class TestServices:
     def plan(self, *names: str) -> Plan:
         gateways = {name: RunningGateway(name, "127.0.0.1", 80) for name in ("nginx", "httpd")}
         faults = [BY_NAME[name] for name in names]
-        return Plan(gateways, faults, 1, 10, None, False, None, None)  # type: ignore[arg-type]
+        return Plan(gateways, faults, 1, 10, None, False, None, None)  # type: ignore[arg-type] # nothing is called
 
     def test_over_tls_only_where_a_fault_needs_it(self) -> None:
         assert services(self.plan("refused")) == {"nginx": (False,), "httpd": (False,)}
@@ -721,7 +721,7 @@ async def test_hosts_are_called_unreachable_as_often_as_they_are_asked_for_and_n
 
     monkeypatch.setattr(inject, "_on_nodes", on_nodes)
     fault = inject.unreachable()
-    scenes = [Scene(CLUSTER, PodStage(name), name) for name in ("nginx", "caddy")]  # type: ignore[arg-type]
+    scenes = [Scene(CLUSTER, PodStage(name), name) for name in ("nginx", "caddy")]  # type: ignore[arg-type] # PodStage stands in
     async with fault(scenes[0]):
         async with fault(scenes[1]):
             assert limit == ["0\n"]

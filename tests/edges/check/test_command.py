@@ -645,7 +645,7 @@ def test_a_finding_about_a_guard_is_suppressed_with_a_reason(check: Check) -> No
 def test_a_gateway_profile_counts_for_predictions(check: Check) -> None:
     def lost(text: str) -> float:
         windows = findings(check("-", "-o", "json", stdin=text))["no-pre-stop"]["windows"]
-        return sum(w["lost"]["value"] for w in windows)  # type: ignore[attr-defined]
+        return sum(w["lost"]["value"] for w in windows)  # type: ignore[attr-defined] # JSON
 
     routed = f"{SHOP}---\n{INGRESS}---\n{INGRESS_CLASS}"
     slow = f"{routed}---\n{PROFILE}  detachLatency: 20s\n"
