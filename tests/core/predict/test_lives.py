@@ -81,6 +81,18 @@ def test_a_pod_that_has_ended_takes_a_turn_as_well() -> None:
     assert new.used_from == pytest.approx(gone.removed + play.throttle + SYNC)
 
 
+@pytest.mark.parametrize(("pool", "serves"), [(0.0, 0.0), (1.0, 1.0)])
+def test_open_connections_are_served_until_the_end_by_an_app_that_only_stops_listening(
+    pool: float, serves: float
+) -> None:
+    """A gateway that keeps connections (Caddy) does not notice; one that opens them is refused at once."""
+    play = play_of(0.1, shutdown=Shutdown.DRAINS)
+    keeps = replace(play.app, drain=exactly(1.0), serves_kept=True)
+    life = Life()
+    end(replace(play, app=keeps, pool_seconds=pool), FUTURE, life, 0.0, 0)
+    assert life.serves_until == pytest.approx(serves)
+
+
 def test_a_list_is_empty_from_the_end_of_the_last_pod_not_from_its_deletion() -> None:
     """kube-proxy sends to a terminating pod where there is no other, and this one serves on for a second."""
     play = replace(play_of(0.1, shutdown=Shutdown.LINGERS), patience=0.0, pool_seconds=0.0)

@@ -185,6 +185,9 @@ def end(play: Play, draw: Draw, life: Life, at: float, pod: int) -> None:
     life.gone = min(life.serves_until + needs, killed) + KILL_NOTICE
     life.removed = life.gone + to_slice
     life.lost_from = (killed if drains else life.serves_until) - response
+    if play.pool_seconds > 0 and drains and app.serves_kept:
+        # Requests come on connections that are open already, and those last as long as the process.
+        life.serves_until = max(life.serves_until, life.gone - KILL_NOTICE)
     exits = app.shutdown is Shutdown.EXITS
     life.drop = Fault.DROPPED if exits else Fault.KILLED
 

@@ -388,6 +388,8 @@ class AppFacts:
         slow_response: How long its slowest legitimate request takes; zero where unknown.
         keepalive_idle: After how long it closes an idle connection; None where unknown.
         readiness_lies: Seconds by which its readiness probe succeeds before it serves.
+        serves_kept: For `DRAINS`: it goes on answering on connections that are open, idle ones too, until it
+            ends (Node.js before 19: `server.close()`). Others close idle ones at once.
     """
 
     start: Estimate
@@ -398,6 +400,7 @@ class AppFacts:
     slow_response: Estimate = UNKNOWN_ZERO
     keepalive_idle: float | None = None
     readiness_lies: Estimate = UNKNOWN_ZERO
+    serves_kept: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,7 @@ def facts_of(case: Case, starts: Sequence[float], rate: float, busy: float = 0.0
         response=_observed(case.response),
         slow_response=_observed(case.response),
         readiness_lies=measured if case.probe is Probe.ELSEWHERE else _observed(case.lie),
+        serves_kept=case.ending is Ending.REFUSES,
     )
     platform = PlatformFacts(other_changes=busy)
     return Facts(app=app, platform=platform, rate=rate, rate_evidence=Evidence.SPEC)
