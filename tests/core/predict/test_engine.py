@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from upstream_guard.core.causes import Cause
 from upstream_guard.core.model import ContainerPort, ObjectRef, Service, ServicePort
 from upstream_guard.core.predict import course, traffic
 from upstream_guard.core.predict.draws import Draw
@@ -190,12 +191,15 @@ def test_reused_connections_meet_few_fresh_picks() -> None:
 
 def test_an_empty_list_behind_a_cluster_ip_delays_before_it_fails() -> None:
     recreate = state(probe=PROBE, hook=2.0, strategy=Strategy(StrategyKind.RECREATE))
-    assert "recreate-strategy" not in risks(predict(recreate, NGINX, ROLLOUT, facts(), 0.0))
     hasty = replace(NGINX, behaviour=replace(NGINX.behaviour, connect_timeout=0.5))
-    assert "recreate-strategy" in risks(predict(recreate, hasty, ROLLOUT, facts(), 0.0))
+    waited, failed = (predict(recreate, g, ROLLOUT, facts(), 0.0) for g in (NGINX, hasty))
+    # What stays are the pods that have ended, asked until kube-proxy knows.
+    assert {w.cause for w in waited} == {Cause.STALE_UPSTREAM}
+    assert {w.risk for w in waited} == {w.risk for w in failed} == {"recreate-strategy"}
+    assert lost(waited) < lost(failed) / 2
     # After seven seconds no SYN is left that would come in time.
-    slow = predict(recreate, NGINX, ROLLOUT, facts(12.0), 0.0)
-    assert "recreate-strategy" in risks(slow)
+    (slow,) = predict(recreate, NGINX, ROLLOUT, facts(12.0), 0.0)
+    assert (slow.risk, slow.cause) == ("recreate-strategy", Cause.NO_ENDPOINTS)
 
 
 @pytest.mark.parametrize(("timeout", "served"), [(0.5, 0.0), (3.0, 2.0), (5.0, 4.0), (9.0, 7.0)])

@@ -93,14 +93,26 @@ def test_open_connections_are_served_until_the_end_by_an_app_that_only_stops_lis
     assert life.serves_until == pytest.approx(serves)
 
 
-def test_a_list_is_empty_from_the_end_of_the_last_pod_not_from_its_deletion() -> None:
-    """kube-proxy sends to a terminating pod where there is no other, and this one serves on for a second."""
+def test_nobody_is_asked_only_once_kube_proxy_has_seen_that_the_last_pod_is_gone() -> None:
+    """It sends to a terminating pod where there is no other: this one serves on for a second, and then refuses."""
     play = replace(play_of(0.1, shutdown=Shutdown.LINGERS), patience=0.0, pool_seconds=0.0)
     gone, new = Life(), Life(listed=4.0, listens_from=0.0, serves_from=0.0)
     end(play, FUTURE, gone, 0.0, 0)
-    empty = [s for s in traffic.failures(play, FUTURE, [gone, new]) if s.fault is Fault.EMPTY]
-    assert empty[0].begin == pytest.approx(gone.gone)
+    found = traffic.failures(play, FUTURE, [gone, new])
+    last = [s for s in found if s.fault is Fault.LAST]
+    empty = [s for s in found if s.fault is Fault.EMPTY]
+    assert last[0].begin == pytest.approx(1.0)
+    assert last[-1].until == empty[0].begin == pytest.approx(gone.removed + SYNC)
     assert empty[-1].until == pytest.approx(new.used_from)
+
+
+def test_the_last_pods_fail_also_where_connections_are_kept() -> None:
+    play = replace(play_of(0.1, shutdown=Shutdown.LINGERS), patience=2.7, pool_seconds=1.0)
+    gone, new = Life(), Life(listed=2.0, listens_from=0.0, serves_from=0.0)
+    end(play, FUTURE, gone, 0.0, 0)
+    found = traffic.failures(play, FUTURE, [gone, new])
+    assert {s.fault for s in found} == {Fault.LAST}, "the rest of the gap is waited out"
+    assert {s.share for s in found} == {1.0}
 
 
 def test_the_successor_of_a_pod_that_stops_is_made_at_once_where_there_is_room() -> None:

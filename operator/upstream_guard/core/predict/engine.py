@@ -35,6 +35,7 @@ _CAUSES: Final[Mapping[Fault, Cause]] = MappingProxyType(
         Fault.CRASHED: Cause.REFUSED,
         Fault.LOST: Cause.CONNECT_TIMEOUT,
         Fault.EMPTY: Cause.NO_ENDPOINTS,
+        Fault.LAST: Cause.STALE_UPSTREAM,
         Fault.DROPPED: Cause.RESET,
         Fault.KILLED: Cause.RESET,
     }
@@ -161,7 +162,7 @@ def _risk(fault: Fault, play: Play, *, budgeted: bool) -> str:
             hook = play.stopping.hook or 0.0
             exceeds = hook >= play.stopping.grace
             return "pre-stop-exceeds-grace" if exceeds else "grace-shorter-than-drain"
-        case Fault.EMPTY:
+        case Fault.EMPTY | Fault.LAST:
             return _empty_risk(play, budgeted=budgeted)
     return _PLAIN_RISKS[fault]
 
@@ -314,6 +315,7 @@ def _basis(case: _Case, fault: Fault) -> tuple[Evidence, str]:
         ),
         Fault.LOST: ((play.platform.node_delist.evidence, play.platform.node_delist.source),),
         Fault.EMPTY: ((play.app.start.evidence, play.app.start.source),),
+        Fault.LAST: ((gateway.facts.evidence, gateway.facts.source),),
         Fault.DROPPED: ((play.app.response.evidence, play.app.response.source),),
         Fault.KILLED: ((play.app.drain.evidence, play.app.drain.source),),
     }

@@ -38,6 +38,8 @@ class Fault(StrEnum):
     """Its node is silent."""
     EMPTY = "empty"
     """Nobody is listed."""
+    LAST = "last"
+    """Nobody is listed, and the pods that were asked instead while they stopped do not serve any more."""
     DROPPED = "dropped"
     """It ended with requests in flight."""
     KILLED = "killed"
@@ -80,6 +82,7 @@ class Life:
         listed: When the EndpointSlice lists it.
         delisted: When the EndpointSlice drops it, or shows it as terminating.
         removed: When the EndpointSlice no longer shows it at all, a change for kube-proxy as well.
+        forgotten: When the gateway has taken that up; until then it may ask the pod if there is no other.
         used_from: When the gateway begins to send requests to it.
         used_until: When the gateway stops to.
         listens_from: When it accepts connections.
@@ -97,6 +100,7 @@ class Life:
     listed: float = -FOREVER
     delisted: float = FOREVER
     removed: float = FOREVER
+    forgotten: float = FOREVER
     used_from: float = -FOREVER
     used_until: float = FOREVER
     listens_from: float = -FOREVER

@@ -15,6 +15,12 @@ HORIZON: Final = 3600.0
 """What goes on for longer than this after the change began is not a window but a state, seconds."""
 
 
+TEARDOWN: Final = 0.3
+"""From a pod's end until its address no longer refuses, but says nothing, seconds (seen: 0.2 to 0.3 of one or two pods, 0.6
+of four at once). Whoever opens a connection of his own waits in vain then: Linux sends his SYN again and again to the
+address that kube-proxy chose first (conntrack). One who takes the first connection that anybody has opened does not."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stretch:
     """A time in which a share of the requests fails.
@@ -41,7 +47,7 @@ def failures(play: Play, draw: Draw, lives: Sequence[Life]) -> list[Stretch]:
     always_used = _is_always_used(lives)
     if not failing and always_used:
         return []
-    points = _points(lives)
+    points = _points(play, lives)
     stretches: list[Stretch] = []
     for begin, until in zip(points, [*points[1:], HORIZON], strict=True):
         middle = (begin + until) / 2
@@ -53,8 +59,8 @@ def failures(play: Play, draw: Draw, lives: Sequence[Life]) -> list[Stretch]:
     return sorted(stretches, key=_order)
 
 
-def _points(lives: Sequence[Life]) -> list[float]:
-    """When anything changes, in order; the beginning of the change too."""
+def _points(play: Play, lives: Sequence[Life]) -> list[float]:
+    """When anything changes, in order, for a request or its retries; the beginning of the change too."""
     turns = {0.0}
     for life in lives:
         turns.update(
@@ -67,8 +73,11 @@ def _points(lives: Sequence[Life]) -> list[float]:
                 life.lost_from,
                 life.terminating,
                 life.gone,
+                life.forgotten,
             )
         )
+    retries = range(1, play.hidden_retries + 1) if play.retry_pause else ()
+    turns |= {at - retry * play.retry_pause for at in turns for retry in retries}
     return sorted(t for t in turns if -HORIZON < t < HORIZON)
 
 
@@ -110,11 +119,15 @@ def program(play: Play, draw: Draw, lives: Sequence[Life]) -> None:
             life.used_from = seen
         elif kind is _Kind.DETACH:
             life.used_until = seen
+        elif kind is _Kind.REMOVE:
+            life.forgotten = min(seen, life.gone + TEARDOWN) if play.pool_seconds > 0 else seen
 
 
 class _Kind(Enum):
     ATTACH = auto()
     DETACH = auto()
+    REMOVE = auto()
+    """Of an endpoint that was asked only where there was no other."""
     OTHER = auto()
     """Of an endpoint that takes no traffic before or after it."""
 
@@ -137,8 +150,8 @@ def _changes(play: Play, draw: Draw, lives: Sequence[Life]) -> list[_Entry]:
         if life.delisted < FOREVER:
             detach = draw.of(play.detach, Number.DETACH, pod)
             entries.append((life.delisted, detach, life, _Kind.DETACH))
-            if play.throttle > 0 and life.removed < FOREVER:
-                entries.append((life.removed, detach, life, _Kind.OTHER))
+            if life.removed < FOREVER:
+                entries.append((life.removed, detach, life, _Kind.REMOVE))
     entries.sort(key=_MOMENT)
     return entries
 
@@ -203,11 +216,13 @@ def _is_used(at: float, lives: Sequence[Life]) -> bool:
 def _between(play: Play, lives: Sequence[Life], begin: float, until: float) -> list[Stretch]:
     middle = (begin + until) / 2
     used = [life for life in lives if life.used_from <= middle < life.used_until]
-    if not used and play.serves_terminating:
-        used = [x for x in lives if x.used_from <= middle and x.terminating <= middle < x.gone]
+    stopping = _stopping(lives, middle) if not used and play.serves_terminating else []
+    used = used or stopping
     if not used:
         return [Stretch(begin, until, 1.0, until - begin, Fault.EMPTY)]
     bad, broken = _faults(used, middle)
+    if stopping:
+        bad = {Fault.LAST: sum(bad.values())} if bad else {}
     if play.pool_seconds > 0:
         broken.pop(Fault.LYING, None)  # nobody opens a connection to a new pod while old ones last
     if play.replays:
@@ -220,7 +235,7 @@ def _between(play: Play, lives: Sequence[Life], begin: float, until: float) -> l
         stretches.append(Stretch(begin, until, share, share * length, fault))
     if not bad:
         return stretches
-    if play.pool_seconds > 0:
+    if play.pool_seconds > 0 and sum(bad.values()) < number:
         return stretches + _reopened(play, used, bad, begin, until)
     left = _after_retries(play, lives, bad, number, middle)
     for fault, count in bad.items():
@@ -230,18 +245,32 @@ def _between(play: Play, lives: Sequence[Life], begin: float, until: float) -> l
     return stretches
 
 
+def _stopping(lives: Sequence[Life], at: float) -> list[Life]:
+    """Pods that kube-proxy asks where nobody is ready: those that stop, until it has seen that they are gone."""
+    return [x for x in lives if x.used_from <= at and x.terminating <= at < x.forgotten]
+
+
 def _after_retries(
     play: Play, lives: Sequence[Life], bad: Mapping[Fault, int], used: int, at: float
 ) -> float:
     """The share of failed picks whose retries fail as well; each is a fresh pick at its own time."""
     if not play.retry_pause:
         return float((sum(bad.values()) / used) ** play.hidden_retries)
-    left = 1.0
-    for retry in range(1, play.hidden_retries + 1):
-        later = at + retry * play.retry_pause
-        then = [life for life in lives if life.used_from <= later < life.used_until]
-        left *= sum(_faults(then, later)[0].values()) / len(then) if then else 1.0
-    return left
+    return math.prod(
+        _failing_share(play, lives, at + retry * play.retry_pause)
+        for retry in range(1, play.hidden_retries + 1)
+    )
+
+
+def _failing_share(play: Play, lives: Sequence[Life], at: float) -> float:
+    """Of the picks at this time, those that fail; where there is nobody to pick, one waits for the next."""
+    used = [life for life in lives if life.used_from <= at < life.used_until]
+    if not used and play.serves_terminating:
+        used = _stopping(lives, at)
+    if used:
+        return sum(_faults(used, at)[0].values()) / len(used)
+    comes = min((life.used_from for life in lives if life.used_from > at), default=FOREVER)
+    return float(comes - at > play.patience)
 
 
 def _reopened(
