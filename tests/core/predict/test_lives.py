@@ -106,13 +106,15 @@ def test_nobody_is_asked_only_once_kube_proxy_has_seen_that_the_last_pod_is_gone
     assert empty[-1].until == pytest.approx(new.used_from)
 
 
-def test_the_last_pods_fail_also_where_connections_are_kept() -> None:
+def test_where_connections_are_kept_the_last_pods_fail_while_they_refuse() -> None:
+    """kube-proxy is late, for the new pod has shown itself; but whoever waits is served by the first connection."""
     play = replace(play_of(0.1, shutdown=Shutdown.LINGERS), patience=2.7, pool_seconds=1.0)
-    gone, new = Life(), Life(listed=2.0, listens_from=0.0, serves_from=0.0)
+    gone, new = Life(), Life(shown=1.0, listed=2.0, listens_from=0.0, serves_from=0.0)
     end(play, FUTURE, gone, 0.0, 0)
     found = traffic.failures(play, FUTURE, [gone, new])
-    assert {s.fault for s in found} == {Fault.LAST}, "the rest of the gap is waited out"
-    assert {s.share for s in found} == {1.0}
+    assert {(s.fault, s.share) for s in found} == {(Fault.LAST, 1.0)}
+    assert gone.forgotten > gone.gone + traffic.TEARDOWN
+    assert found[-1].until == pytest.approx(gone.gone + traffic.TEARDOWN)
 
 
 def test_the_successor_of_a_pod_that_stops_is_made_at_once_where_there_is_room() -> None:

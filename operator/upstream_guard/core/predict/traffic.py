@@ -76,6 +76,8 @@ def _points(play: Play, lives: Sequence[Life]) -> list[float]:
                 life.forgotten,
             )
         )
+        if play.pool_seconds > 0:
+            turns.add(life.gone + TEARDOWN)
     retries = range(1, play.hidden_retries + 1) if play.retry_pause else ()
     turns |= {at - retry * play.retry_pause for at in turns for retry in retries}
     return sorted(t for t in turns if -HORIZON < t < HORIZON)
@@ -120,7 +122,7 @@ def program(play: Play, draw: Draw, lives: Sequence[Life]) -> None:
         elif kind is _Kind.DETACH:
             life.used_until = seen
         elif kind is _Kind.REMOVE:
-            life.forgotten = min(seen, life.gone + TEARDOWN) if play.pool_seconds > 0 else seen
+            life.forgotten = seen
 
 
 class _Kind(Enum):
@@ -215,14 +217,12 @@ def _is_used(at: float, lives: Sequence[Life]) -> bool:
 
 def _between(play: Play, lives: Sequence[Life], begin: float, until: float) -> list[Stretch]:
     middle = (begin + until) / 2
-    used = [life for life in lives if life.used_from <= middle < life.used_until]
-    stopping = _stopping(lives, middle) if not used and play.serves_terminating else []
-    used = used or stopping
+    used = _asked(play, lives, middle)
     if not used:
         return [Stretch(begin, until, 1.0, until - begin, Fault.EMPTY)]
     bad, broken = _faults(used, middle)
-    if stopping:
-        bad = {Fault.LAST: sum(bad.values())} if bad else {}
+    if bad and not _is_used(middle, lives):
+        bad = {Fault.LAST: sum(bad.values())}
     if play.pool_seconds > 0:
         broken.pop(Fault.LYING, None)  # nobody opens a connection to a new pod while old ones last
     if play.replays:
@@ -245,9 +245,17 @@ def _between(play: Play, lives: Sequence[Life], begin: float, until: float) -> l
     return stretches
 
 
-def _stopping(lives: Sequence[Life], at: float) -> list[Life]:
-    """Pods that kube-proxy asks where nobody is ready: those that stop, until it has seen that they are gone."""
-    return [x for x in lives if x.used_from <= at and x.terminating <= at < x.forgotten]
+def _asked(play: Play, lives: Sequence[Life], at: float) -> list[Life]:
+    """Who is picked from: those on the list, or where nobody is ready those that stop, while kube-proxy knows them.
+
+    Without those that say nothing where connections are kept: nobody misses them.
+    """
+    asked = [life for life in lives if life.used_from <= at < life.used_until]
+    if not asked and play.serves_terminating:
+        asked = [x for x in lives if x.used_from <= at and x.terminating <= at < x.forgotten]
+    if play.pool_seconds > 0:
+        asked = [life for life in asked if at < life.gone + TEARDOWN]
+    return asked
 
 
 def _after_retries(
@@ -264,10 +272,7 @@ def _after_retries(
 
 def _failing_share(play: Play, lives: Sequence[Life], at: float) -> float:
     """Of the picks at this time, those that fail; where there is nobody to pick, one waits for the next."""
-    used = [life for life in lives if life.used_from <= at < life.used_until]
-    if not used and play.serves_terminating:
-        used = _stopping(lives, at)
-    if used:
+    if used := _asked(play, lives, at):
         return sum(_faults(used, at)[0].values()) / len(used)
     comes = min((life.used_from for life in lives if life.used_from > at), default=FOREVER)
     return float(comes - at > play.patience)
