@@ -460,8 +460,9 @@ def is_surprise(sample: Sample, before: Measured | None) -> bool:
 
 # What is told.
 
-MILESTONES: Final = (1, 10, 20, 30, 60, 100, 200, 300)
-"""Numbers of samples that are worth a write of the status."""
+MILESTONES: Final = (1, 10, 20)
+"""Numbers of samples that are worth a write of every guard's status: those of the first burst, in which the preStop
+settles. Later ones make the same number a little surer, and go along with the next write that has a reason."""
 RETELL_SECONDS: Final = 24 * 3600.0
 
 
