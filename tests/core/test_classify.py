@@ -144,6 +144,27 @@ def test_direct_probes_alone_are_enough(cause: Cause) -> None:
     assert found.confidence >= 60
 
 
+@pytest.mark.parametrize(
+    ("controller", "route", "counted", "statuses"),
+    [
+        ("contour", met(503, ENVOY + "remote connection failure", times=58, ok=7), 296, {503: 297}),
+        ("haproxy", met(0, cause=Cause.READ_TIMEOUT, pace=1.0, times=12, ok=1), 129, {}),
+    ],
+)
+def test_a_handshake_that_fails_is_a_failed_connection_to_the_gateway(
+    controller: str, route: RouteSeen, counted: int, statuses: dict[int, int]
+) -> None:
+    """TLS to an app that has forgotten it, as two gateways of the fault matrix showed it."""
+    failures = {Failure.CONNECT: counted}
+    for cause in (Cause.PROTOCOL_MISMATCH, Cause.TLS):
+        case = Case(behaviour(controller), bad(cause), (route,), statuses, failures)
+        found = classify(case)
+        assert found.cause is cause
+        assert found.confidence >= 50
+    refusing = Case(behaviour(controller), bad(Cause.REFUSED), (route,), statuses, failures)
+    assert classify(refusing).cause is Cause.REFUSED
+
+
 @pytest.mark.parametrize("controller", ["contour", "haproxy", "nginx"])
 def test_a_page_that_is_none_of_the_gateways_is_the_apps(controller: str) -> None:
     """An app's own 503 looks like many failures by its status, and like none of them by its body."""

@@ -33,6 +33,15 @@ PRIORS: Final[Row] = dict.fromkeys(Cause, 0.0) | {
 """How common causes are before anything is seen: published reports (FACTS section 7) are mostly of pods
 that stop, start or crash; the rest is rarer by a factor of two to four."""
 
+_CONNECTED: Final[Row] = {
+    Cause.REFUSED: -1.5,
+    Cause.CONNECT_TIMEOUT: -1.5,
+    Cause.UNREACHABLE: -1.5,
+    Cause.STALE_UPSTREAM: -1.0,
+}
+"""The operator's own connection to a listed endpoint came about, and it failed later: a gateway that counts failed
+connections to it means a handshake."""
+
 DIRECT: Final[Mapping[Cause, Row]] = {
     Cause.REFUSED: {Cause.REFUSED: 6.0, Cause.BLOCKED: 0.5},
     Cause.RESET: {Cause.RESET: 6.0, Cause.EARLY_CLOSE: 2.0, Cause.OVERLOAD: 0.5},
@@ -48,8 +57,10 @@ DIRECT: Final[Mapping[Cause, Row]] = {
         Cause.UNREACHABLE: 6.0, Cause.CONNECT_TIMEOUT: 2.0, Cause.BLOCKED: 2.0,
     },
     Cause.DNS: {Cause.DNS: 6.0},
-    Cause.TLS: {Cause.TLS: 6.0, Cause.PROTOCOL_MISMATCH: 1.0},
-    Cause.PROTOCOL_MISMATCH: {Cause.PROTOCOL_MISMATCH: 6.0, Cause.TLS: 1.0, Cause.MALFORMED: 1.0},
+    Cause.TLS: {**_CONNECTED, Cause.TLS: 6.0, Cause.PROTOCOL_MISMATCH: 1.0},
+    Cause.PROTOCOL_MISMATCH: {
+        **_CONNECTED, Cause.PROTOCOL_MISMATCH: 6.0, Cause.TLS: 1.0, Cause.MALFORMED: 1.0,
+    },
     Cause.BLOCKED: {Cause.BLOCKED: 6.0, Cause.UNREACHABLE: 1.0},
     Cause.APP_ERROR: {Cause.APP_ERROR: 6.0, Cause.OVERLOAD: 1.0},
 }  # fmt: skip
@@ -63,7 +74,7 @@ refuse, and a full backlog drops SYNs (Linux, `tcp_abort_on_overflow` off)."""
 COUNTED: Final[Mapping[Failure, Row]] = {
     Failure.CONNECT: {
         Cause.REFUSED: 2.0, Cause.STALE_UPSTREAM: 1.5, Cause.UNREACHABLE: 1.5, Cause.TLS: 1.0,
-        Cause.BLOCKED: 0.5, Cause.CONNECT_TIMEOUT: 0.5, Cause.DNS: 0.5,
+        Cause.PROTOCOL_MISMATCH: 1.0, Cause.BLOCKED: 0.5, Cause.CONNECT_TIMEOUT: 0.5, Cause.DNS: 0.5,
     },
     Failure.CONNECT_TIMEOUT: {
         Cause.CONNECT_TIMEOUT: 2.5, Cause.BLOCKED: 2.5, Cause.UNREACHABLE: 1.5,
@@ -91,6 +102,7 @@ PHRASES: Final[tuple[tuple[str, Row], ...]] = (
     ("connection reset by peer", {Cause.RESET: 2.5, Cause.KEEPALIVE_RACE: 1.0}),
     ("remote connection failure", {
         Cause.REFUSED: 1.5, Cause.STALE_UPSTREAM: 1.5, Cause.UNREACHABLE: 1.5, Cause.TLS: 1.0,
+        Cause.PROTOCOL_MISMATCH: 1.0,
     }),
     ("tls_error", {Cause.TLS: 4.0, Cause.PROTOCOL_MISMATCH: 1.5}),
     ("tls error", {Cause.TLS: 4.0, Cause.PROTOCOL_MISMATCH: 1.5}),

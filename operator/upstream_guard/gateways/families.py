@@ -136,8 +136,11 @@ HAPROXY: Final = complete(
         Cause.KEEPALIVE_RACE: known(0, "the client's connection is closed without a status"),
         Cause.MALFORMED: known(502, "`PH`"),
         Cause.OVERSIZED_HEADER: known(502, "`PH`"),
-        Cause.TLS: known(503, "`SC`"),
-        Cause.PROTOCOL_MISMATCH: known(502, "`PH`; 503 `SC` where it speaks h2c to HTTP/1.1"),
+        Cause.TLS: known(503, "`SC`, hangs for its retries of the handshake"),
+        Cause.PROTOCOL_MISMATCH: known(
+            502,
+            "`PH`; 503 `SC` where it speaks h2c to HTTP/1.1, or TLS to plain HTTP, and hangs for its retries",
+        ),
         Cause.DNS: known(503, "`SC`"),
         Cause.CONNECT_TIMEOUT: known(503, "`sC`"),
         Cause.READ_TIMEOUT: known(504, "`sH`"),
@@ -169,7 +172,9 @@ ENVOY: Final = complete(
         Cause.MALFORMED: known(502, "`UPE`"),
         Cause.OVERSIZED_HEADER: known(502, "`UPE`"),
         Cause.TLS: known(503, "`UF`"),
-        Cause.PROTOCOL_MISMATCH: known(502, "`UPE`; 503 `UC` at a TLS port"),
+        Cause.PROTOCOL_MISMATCH: known(
+            502, "`UPE`; 503 `UC` at a TLS port, `UF` where it speaks TLS to a plain one"
+        ),
         Cause.DNS: known(503, "`UH`"),
         Cause.CONNECT_TIMEOUT: known(503, "`UF`"),
         Cause.READ_TIMEOUT: known(504, "`UT`"),
