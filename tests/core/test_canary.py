@@ -403,6 +403,15 @@ def test_a_steady_gateway_is_hardly_ever_news() -> None:
     assert news <= len(canary.MILESTONES) + 5, "three days: the start, and once a day"
 
 
+def test_more_samples_are_news_where_they_ask_for_another_pre_stop() -> None:
+    """The margin shrinks with each of them: what asked for 1.2 s to be left alone asks for 0.9 s."""
+    few = measured(samples(20, 0.281))
+    assert few is not None
+    surer, sure = (replace(few, detach=replace(few.detach, samples=n)) for n in (30, 200))
+    assert not canary.is_news(few, surer, few.last)
+    assert canary.is_news(few, sure, few.last)
+
+
 @pytest.mark.parametrize(
     "change",
     [

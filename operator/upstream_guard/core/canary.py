@@ -10,6 +10,7 @@ Times are seconds; `at` and `now` are of one monotonic clock, except where Unix 
 """
 
 import hashlib
+import math
 import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -17,7 +18,7 @@ from typing import Final
 
 from upstream_guard.core.latency import Measured, latencies
 from upstream_guard.core.names import CANARY_DOMAIN
-from upstream_guard.core.tuning import MIN_SAMPLES, GatewayKind
+from upstream_guard.core.tuning import MIN_SAMPLES, STAY, GatewayKind, canary_margin
 
 PAIR_SECONDS: Final = 0.02
 """From the attach to the detach: longer than kube-proxy takes to begin its sync, shorter than a sync."""
@@ -462,7 +463,7 @@ def is_surprise(sample: Sample, before: Measured | None) -> bool:
 
 MILESTONES: Final = (1, 10, 20)
 """Numbers of samples that are worth a write of every guard's status: those of the first burst, in which the preStop
-settles. Later ones make the same number a little surer, and go along with the next write that has a reason."""
+settles. Later ones make the same number a little surer, and are told where that asks for another preStop."""
 RETELL_SECONDS: Final = 24 * 3600.0
 
 
@@ -478,9 +479,17 @@ def is_news(told: Measured | None, found: Measured, now: float) -> bool:
         return True
     if _differ(told.decisive.p99, found.decisive.p99) or now - told.last >= RETELL_SECONDS:
         return True
+    if _asked_for(told) != _asked_for(found):
+        return True
     if told.attach and found.attach and _differ(told.attach.p99, found.attach.p99):
         return True
     return any(told.detach.samples < mark <= found.detach.samples for mark in MILESTONES)
+
+
+def _asked_for(found: Measured) -> tuple[int, int]:
+    """The whole seconds of preStop that it raises to, and those that it stays at."""
+    needed = found.decisive.p99 + canary_margin(found)
+    return math.ceil(needed), math.ceil(needed + STAY)
 
 
 def _differ(told: float, found: float) -> bool:
