@@ -20,6 +20,8 @@ from upstream_guard.lab.gateways.plain import (
 from upstream_guard.lab.model import Reporter
 from upstream_guard.lab.packages import Need
 
+_NAME_BYTES = 512
+"""For the longest host: name and namespace of a Service. By default a cache line, too little for 58 characters."""
 _TEMP_FOLDERS = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 
 
@@ -52,6 +54,7 @@ class Nginx:
 {preamble()}
 http {{
 {temp}
+  server_names_hash_bucket_size {_NAME_BYTES};
   log_format upstream '$msec $host "$request" $status upstream=$upstream_addr '
     'upstream_status=$upstream_status upstream_time=$upstream_response_time time=$request_time';
   access_log access.log upstream;
