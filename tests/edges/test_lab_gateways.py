@@ -14,7 +14,14 @@ from pathlib import Path
 import pytest
 
 from upstream_guard.lab import images, process
-from upstream_guard.lab.gateways import GATEWAYS, VIA_CLUSTER_IP, ServiceTarget, contour, support
+from upstream_guard.lab.gateways import (
+    GATEWAYS,
+    VIA_CLUSTER_IP,
+    ServiceTarget,
+    contour,
+    httpd,
+    support,
+)
 from upstream_guard.lab.gateways.plain import (
     SECURED,
     Engine,
@@ -76,7 +83,10 @@ def test_a_host_names_the_service_and_is_nobodys_domain() -> None:
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_configurations_name_the_route_and_leave_connection_settings_alone(name: str) -> None:
+def test_configurations_name_the_route_and_leave_connection_settings_alone(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(httpd, "_MODULE_FOLDERS", (str(tmp_path),))  # it need not be installed
     addon = GATEWAYS[name]
     assert isinstance(addon, PlainGateway)
     text = addon.engine.config(SETUP)
