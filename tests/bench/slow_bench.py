@@ -36,8 +36,11 @@ ROLLOUT = SCENARIOS["rollout"]
 GOAL_SECONDS = 300.0
 PATIENCE_SECONDS = 600.0
 """How long the preStop may take to follow before this gives up."""
-BREATH_SECONDS = 0.3
-"""How long a process runs between two stops: enough to catch up with what it missed."""
+BREATH_SECONDS = 1.5
+"""How long a process runs between two stops, to catch up with what it missed: longer than kube-proxy's `minSyncPeriod`.
+
+With 0.3 s each of its turns took up one event, the next ones waited for the next turns, and endpoints were forgotten up
+to 13 s late though it was stopped for 4 s at a time."""
 SETTLE_SECONDS = 90.0
 """After the preStop has begun to follow: for the rest of the burst that the first slow toggle sets off."""
 
