@@ -144,7 +144,7 @@ async def observe(
             places = []
             for gateway in gateways:
                 stage = Stage(cluster, client, namespace, f"shop-{gateway}")
-                places.append(await prepare(stack, stage, gateway, plan, operator))
+                places.append(await prepare(stack, stage, gateway, plan, operator, secured=False))
             for place in places:
                 await until_calm(place.exposure)
                 await operator.until_attentive(
