@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import click
@@ -148,7 +149,7 @@ async def observe(
             for place in places:
                 await until_calm(place.exposure)
                 await operator.until_attentive(
-                    lambda p=place: p.watch.unready(REPLICAS), READY_SECONDS
+                    partial(place.watch.unready, REPLICAS), READY_SECONDS
                 )
             loads = [await stack.enter_async_context(load_on(p.exposure, rate)) for p in places]
             looking = asyncio.create_task(look(operator, seen))

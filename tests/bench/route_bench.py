@@ -318,7 +318,7 @@ def measure(name: str, gate: Gate, amount: int) -> dict[str, float]:
 
 
 def work(name: str, gate: Gate, amount: int) -> None:
-    worker = (SINGLE | WHOLE)[name]
+    worker = {**SINGLE, **WHOLE}[name]
 
     async def run() -> dict[str, float]:
         before, began = cpu(), time.monotonic()
