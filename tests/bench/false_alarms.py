@@ -28,7 +28,14 @@ from upstream_guard.lab.demo.stage import Stage
 from upstream_guard.lab.demo.tally import Record, percentile
 from upstream_guard.lab.faults.model import felt
 from upstream_guard.lab.faults.pulse import Operator, Pulse
-from upstream_guard.lab.faults.runner import REPLICAS, Place, Plan, prepare, until
+from upstream_guard.lab.faults.runner import (
+    REPLICAS,
+    Place,
+    Plan,
+    prepare,
+    service_name,
+    until,
+)
 from upstream_guard.lab.gateways import GATEWAYS
 from upstream_guard.lab.report import QuietReporter, RichReporter
 
@@ -144,8 +151,9 @@ async def observe(
             namespace = await stack.enter_async_context(own_namespace(cluster, keep=False))
             places = []
             for gateway in gateways:
-                stage = Stage(cluster, client, namespace, f"shop-{gateway}")
-                places.append(await prepare(stack, stage, gateway, plan, operator, secured=False))
+                name = service_name(gateway, secured=False)
+                stage = Stage(cluster, client, namespace, name)
+                places.append(await prepare(stack, stage, gateway, plan, operator))
             for place in places:
                 await until_calm(place.exposure)
                 await operator.until_attentive(

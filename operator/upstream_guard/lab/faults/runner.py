@@ -177,8 +177,9 @@ async def conduct(cluster: Cluster, client: KubeClient, plan: Plan) -> None:
                 plan.doing(gateway, f"bringing the service up{' over TLS' if secured else ''}")
                 name = service_name(gateway, secured=secured)
                 stage = Stage(cluster, client, namespace, name, secured=secured)
-                place = await prepare(stack, stage, gateway, plan, operator, secured=secured)
-                places[gateway, secured] = place
+                places[gateway, secured] = await prepare(
+                    stack, stage, gateway, plan, operator, kinds=kinds, secured=secured
+                )
         for todo in rounds(plan):
             await asyncio.gather(
                 *(
@@ -208,9 +209,19 @@ async def prepare(
     plan: Plan,
     operator: Operator,
     *,
-    secured: bool,
+    kinds: Sequence[bool] = (False,),
+    secured: bool = False,
 ) -> Place:
     """Bring a guarded service up behind a gateway; what is to be taken down again goes onto the stack.
+
+    Args:
+        stack: Takes it down.
+        stage: Where it happens.
+        gateway: In front.
+        plan: The session's.
+        operator: Who guards it.
+        kinds: Of all services behind this gateway, whether they speak TLS: one profile tells of them.
+        secured: Whether this one does.
 
     Raises:
         LabError: it did not come up in time.
@@ -226,10 +237,7 @@ async def prepare(
     await stack.enter_async_context(stage)
     port = service["spec"]["ports"][0]["port"]
     exposure = await asyncio.to_thread(plan.expose, gateway, namespace, name, port)
-    # One profile tells of all services behind a gateway.
-    behind = [
-        f"{namespace}/{service_name(gateway, secured=kind)}" for kind in services(plan)[gateway]
-    ]
+    behind = [f"{namespace}/{service_name(gateway, secured=kind)}" for kind in kinds]
     profile = gateway_profile(plan.gateways[gateway], behind)
     stack.push_async_callback(stage.delete, profile)
     await stage.apply(guard(namespace, name, exposure.host, plan.rate), profile)
