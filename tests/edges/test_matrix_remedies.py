@@ -75,12 +75,13 @@ async def test_no_remedy_twice_and_the_reason_where_there_is_none(
     patched: list[tuple[str, ...]],
 ) -> None:
     stubborn = (
-        window("a", fixes("a")), window("b", None), window("c", fixes("c"), probability=0.4),
+        window("a", fixes("a")), window("b", None),
+        window("c", fixes("c"), probability=0.4), window("d", None, probability=0.4),
     )  # fmt: skip
     mended = await remedies.mend(CLUSTER, WRITTEN, lambda _written: stubborn)
-    assert mended.risks == ("a",)
-    assert mended.without == {"b": "b has none"}
-    assert len(patched) == 1
+    assert mended.risks == ("a", "c"), "an unlikely window too"
+    assert mended.without == {"b": "b has none"}, "of what was announced"
+    assert len(patched) == 2
     assert patched[0][:4] == ("patch", "--local", "--filename=-", "--type=strategic")
 
 

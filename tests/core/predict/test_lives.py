@@ -55,6 +55,15 @@ def test_readiness_is_asked_when_the_container_is_noticed_and_every_period_from_
     assert life.shown == pytest.approx(CREATE + NOTICE + SLICE)
 
 
+def test_the_kubelet_counts_the_initial_delay_from_a_start_cut_to_whole_seconds() -> None:
+    """Asked for no sooner than 3 s after its start, a pod is asked after 2 to 3 s."""
+    play = play_of(0.1, replace(PROBE, initial_delay=3.0, period=0.1))
+    play = replace(play, readying=replace(play.readying, period=0.1))
+    asked = [born(play, Draw(n, 16), 0.0, 0).ready_at - CREATE - ANSWER for n in range(16)]
+    assert 2.0 <= min(asked) < 2.3
+    assert 2.5 < max(asked) <= 3.1
+
+
 def test_without_a_probe_a_pod_is_ready_as_soon_as_it_is_noticed() -> None:
     life = born(play_of(5.0, probe=None), FUTURE, 0.0, 0)
     assert life.listed == pytest.approx(CREATE + NOTICE + SLICE)

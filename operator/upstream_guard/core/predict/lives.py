@@ -19,6 +19,9 @@ MAX_BACKOFF: Final = 300.0
 ANSWER: Final = 0.03
 """Seconds from a probe to the pod's new status, which is a change of its own: a pod that is ready when it is
 noticed first shows as not ready (seen in the lab: 0.01 to 0.05 s)."""
+START_CUT: Final = 1.0
+"""Seconds by which `initialDelaySeconds` may end too soon: the kubelet counts it from the container's start cut to whole
+seconds (Kubernetes 1.35: pkg/kubelet/status, `normalizeStatus`; prober, `worker.doProbe`)."""
 KILL_NOTICE: Final = 0.05
 """Seconds from the end of a process until its last container is known to be gone."""
 
@@ -69,6 +72,7 @@ class Number:
     NOTICE = 18
     BUSY = 19
     PHASE = 20
+    CUT = 21
 
 
 @dataclass(slots=True)
@@ -145,7 +149,8 @@ def _ready(
     readying = play.readying
     ready = noticed
     if readying.probed:
-        passes = max(started + readying.initial_delay, serves - draw.of(readying.lies, Number.LIES))
+        delay = max(0.0, readying.initial_delay - START_CUT * draw.quantile(Number.CUT, pod))
+        passes = max(started + delay, serves - draw.of(readying.lies, Number.LIES))
         if readying.startup_period:
             # Its worker ticks since the pod was bound, some time before its container started.
             begun = started - 0.2 - 0.8 * draw.quantile(Number.TICK, pod)

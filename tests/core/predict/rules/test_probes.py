@@ -169,11 +169,15 @@ def test_a_probe_that_was_seen_to_succeed_too_early_is_asked_later() -> None:
     known = facts(3.5, readiness_lies=seconds(2.0))
     found = only("ready-before-serving", state(), known)
     assert "succeeds 2 s before" in found.message
-    assert patch_of(found) == readiness_patch(initialDelaySeconds=4)
+    assert found.remedy is not None
+    assert "before 4 s" in found.remedy.reason
+    assert patch_of(found) == readiness_patch(initialDelaySeconds=5), (
+        "the kubelet counts up to a second too few"
+    )
 
 
 def test_a_probe_that_waits_as_long_as_the_start_takes_is_right() -> None:
-    waiting = workload(container(readiness=http_probe(initial_delay=5.0)))
+    waiting = workload(container(readiness=http_probe(initial_delay=6.0)))
     assert risks(state(waiting), facts(4.5, readiness_lies=seconds(1.0))) == set()
 
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 from upstream_guard.core.causes import Cause
 from upstream_guard.core.predict.facts import Facts
 from upstream_guard.core.predict.gateway import Gateway
+from upstream_guard.core.predict.lives import START_CUT
 from upstream_guard.core.predict.rules.reporting import (
     ROLLOUTS,
     Mend,
@@ -244,7 +245,8 @@ def _lying_probe(
     probe = container.readiness
     if probe is None:
         return
-    lies, delay = facts.app.readiness_lies.value, math.ceil(facts.app.start.high)
+    lies, serves = facts.app.readiness_lies.value, math.ceil(facts.app.start.high)
+    delay = serves + math.ceil(START_CUT)
     where = in_container(workload, container, "readinessProbe")
     if lies > 0 and probe.initial_delay < delay:
         yield report(
@@ -256,8 +258,8 @@ def _lying_probe(
                 workload,
                 container,
                 {"readinessProbe": {"initialDelaySeconds": delay}},
-                f"the probe is not asked before {delay} s, when the app is known to serve; a probe "
-                "that asks what users ask is better",
+                f"the probe is not asked before {serves} s, when the app is known to serve (the kubelet counts up "
+                "to a second too few); a probe that asks what users ask is better",
             ),
             _STARTS,
         )

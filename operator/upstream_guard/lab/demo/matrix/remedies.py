@@ -34,7 +34,7 @@ class Mended:
 
 
 async def mend(cluster: Cluster, written: Sequence[Json], ask: Ask) -> Mended:
-    """Apply the remedies of all windows announced, until none is announced that has a new one.
+    """Apply the remedies of all windows told, unlikely ones too, until none is told that has a new one.
 
     Raises:
         LabError: kubectl refuses a patch.
@@ -43,9 +43,11 @@ async def mend(cluster: Cluster, written: Sequence[Json], ask: Ask) -> Mended:
     without: dict[str, str] = {}
     now = tuple(written)
     for _ in range(ROUNDS):
-        announced = [window for window in ask(now) if window.probability >= LIKELY]
-        without |= {w.risk: w.no_remedy for w in announced if w.remedy is None}
-        new = {w.risk: w.remedy for w in announced if w.remedy and w.risk not in risks}
+        told = ask(now)
+        without |= {
+            w.risk: w.no_remedy for w in told if w.remedy is None and w.probability >= LIKELY
+        }
+        new = {w.risk: w.remedy for w in told if w.remedy and w.risk not in risks}
         if not new:
             break
         for risk, remedy in new.items():
