@@ -151,6 +151,18 @@ def test_a_hook_as_long_as_the_grace_period_is_named_so() -> None:
     assert "pre-stop-exceeds-grace" in risks(predict(cut, CONTOUR, ROLLOUT, slow, 0.0))
 
 
+def test_requests_that_an_app_drops_because_its_hook_is_cut_are_put_down_to_the_grace_period() -> (
+    None
+):
+    """And so carry a remedy: the hook was long enough, had it been let."""
+    exits = facts(shutdown=Shutdown.EXITS, response=3.0)
+    cut = predict(state(probe=PROBE, hook=8.0, grace=2.0), CONTOUR, ROLLOUT, exits, 0.0)
+    (window,) = [w for w in cut if w.probability >= 0.5]
+    assert (window.risk, window.cause) == ("pre-stop-exceeds-grace", Cause.RESET)
+    assert window.remedy is not None
+    assert lost(predict(state(probe=PROBE, hook=8.0, grace=38.0), CONTOUR, ROLLOUT, exits, 0.0)) < 1
+
+
 def test_an_app_that_exits_drops_what_is_in_flight() -> None:
     kept = state(probe=PROBE, hook=0.5)
     windows = predict(kept, CONTOUR, ROLLOUT, facts(response=1.0), 0.0)

@@ -158,10 +158,8 @@ def _risk(fault: Fault, play: Play, *, budgeted: bool) -> str:
             return _early_risk(play)
         case Fault.NO_MORE:
             return _stop_risk(play)
-        case Fault.KILLED:
-            hook = play.stopping.hook or 0.0
-            exceeds = hook >= play.stopping.grace
-            return "pre-stop-exceeds-grace" if exceeds else "grace-shorter-than-drain"
+        case Fault.KILLED | Fault.DROPPED if (play.stopping.hook or 0.0) >= play.stopping.grace:
+            return "pre-stop-exceeds-grace"  # the hook is cut short, and SIGTERM comes while requests are under way
         case Fault.EMPTY | Fault.LAST:
             return _empty_risk(play, budgeted=budgeted)
     return _PLAIN_RISKS[fault]
@@ -171,6 +169,7 @@ _PLAIN_RISKS: Final[Mapping[Fault, str]] = MappingProxyType(
     {
         Fault.LYING: "ready-before-serving",
         Fault.DROPPED: "sigterm-drops-requests",
+        Fault.KILLED: "grace-shorter-than-drain",
         Fault.CRASHED: "crash",
         Fault.LOST: "node-loss",
     }
