@@ -505,6 +505,30 @@ class Gateway:
         return answer
 
 
+class FaithfulGateway(Gateway):
+    """Keeps an upstream connection for as long as its client keeps his, and only for him, as HAProxy does."""
+
+    async def serve(self, reader, writer):
+        upstream, again = None, True
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while again:
+                head = await reader.readuntil(b"\r\n\r\n")
+                self.requests += 1
+                again = b"Connection: close" not in head
+                upstream = upstream or await self.connect()
+                if upstream is None:
+                    writer.write(b"HTTP/1.1 503 None\r\nContent-Length: 0\r\n\r\n")
+                    continue
+                upstream[1].write(head.replace(b"Connection: close\r\n", b""))
+                answer = await upstream[0].readuntil(b"\r\n\r\n")
+                answer += await upstream[0].readexactly(2)
+                if b"Connection: keep-alive" not in answer:
+                    upstream[1].close()
+                    upstream = None
+                writer.write(answer)
+        writer.close()
+
+
 class Scene:
     """A runner with its surroundings."""
 
@@ -608,9 +632,11 @@ async def test_pods_that_come_have_their_gateway_measured(api, background, monke
     assert pace.burst == 0
 
 
-async def test_kept_connections_that_stay_are_said_to(api, background):
+@pytest.mark.parametrize("kind", [Gateway, FaithfulGateway])
+async def test_kept_connections_that_stay_are_said_to(api, background, kind):
+    """Whether the gateway keeps them for everybody, or for the client that keeps his own."""
     scene = Scene(api, [EDGE])
-    async with Gateway(scene.store, late=0.0, keep=True) as gateway:
+    async with kind(scene.store, late=0.0, keep=True) as gateway:
         scene.wanted = {EDGE.key: replace(EDGE, url=gateway.url, expected=-9.0)}
         background(scene.runner.run())
         await within(lambda: scene.toggles() >= 4, 60)

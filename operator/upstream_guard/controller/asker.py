@@ -1,4 +1,4 @@
-"""Asks through gateways which endpoint of a canary answers: new connections, at a bounded rate."""
+"""Asks through gateways which endpoint of a canary answers, at a bounded rate."""
 
 import asyncio
 from collections.abc import Callable
@@ -47,29 +47,16 @@ class Asker:
             transport: In the place of real connections, for tests.
         """
         self._on_reply = on_reply
-        # A connection for each request: one that is kept would show one worker of the gateway only. A
-        # certificate cannot be right for a host that nobody has, and nothing secret is sent.
-        self._client = httpx.AsyncClient(
-            transport=transport,
-            verify=False,  # noqa: S501
-            trust_env=False,
-            timeout=TIMEOUT_SECONDS,
-            limits=httpx.Limits(max_connections=MAX_UNDER_WAY, max_keepalive_connections=0),
-            headers={
-                CANARY_TOKEN_HEADER: token,
-                "User-Agent": "upstream-guard-canary",
-                "Connection": "close",
-            },
-        )
+        self._clients = {keep: _client(token, keep, transport) for keep in (False, True)}
         self._under_way: set[asyncio.Task[None]] = set()
         self.sent = 0
 
-    def ask(self, url: str, host: str) -> None:
-        """Send a request; `on_reply` is told."""
+    def ask(self, url: str, host: str, *, keep: bool = False) -> None:
+        """Send a request, on a connection of its own or on one that is kept; `on_reply` is told."""
         if len(self._under_way) >= MAX_UNDER_WAY:
             return
         self.sent += 1
-        task = asyncio.create_task(self._ask(url, host))
+        task = asyncio.create_task(self._ask(url, host, keep))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
 
@@ -78,22 +65,26 @@ class Asker:
         for task in self._under_way:
             task.cancel()
         await asyncio.gather(*self._under_way, return_exceptions=True)
-        await self._client.aclose()
+        for client in self._clients.values():
+            await client.aclose()
 
-    async def _ask(self, url: str, host: str) -> None:
-        self._on_reply(await self.look(url, host))
+    async def _ask(self, url: str, host: str, keep: bool) -> None:
+        self._on_reply(await self.look(url, host, keep=keep))
 
-    async def look(self, url: str, host: str) -> Reply:
+    async def look(self, url: str, host: str, *, keep: bool = False) -> Reply:
         """One request and its fate.
 
         Args:
             url: Of the gateway.
             host: Host header, and SNI; empty for the URL's own.
+            keep: Keep the connection, and take one that was kept.
         """
         named = {"Host": host} if host else {}
         extensions = {"sni_hostname": host} if host else {}
         try:
-            response = await self._client.get(f"{url}/", headers=named, extensions=extensions)
+            response = await self._clients[keep].get(
+                f"{url}/", headers=named, extensions=extensions
+            )
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             return Reply("failed", type(error).__name__)
         server = response.headers.get("Server", "")[:100]
@@ -101,3 +92,26 @@ class Asker:
             return Reply("ok", "", server)
         result = "failed" if response.status_code >= 500 else "foreign"
         return Reply(result, f"status {response.status_code}", server)
+
+
+def _client(
+    token: str, keep: bool, transport: httpx.AsyncBaseTransport | None
+) -> httpx.AsyncClient:
+    """One that keeps its connections, or one that does not.
+
+    A connection for each request is the rule: one that is kept would show one worker of the gateway only. A
+    certificate cannot be right for a host that nobody has, and nothing secret is sent.
+    """
+    kept = MAX_UNDER_WAY if keep else 0
+    return httpx.AsyncClient(
+        transport=transport,
+        verify=False,  # noqa: S501
+        trust_env=False,
+        timeout=TIMEOUT_SECONDS,
+        limits=httpx.Limits(max_connections=MAX_UNDER_WAY, max_keepalive_connections=kept),
+        headers={
+            CANARY_TOKEN_HEADER: token,
+            "User-Agent": "upstream-guard-canary",
+            "Connection": "keep-alive" if keep else "close",
+        },
+    )

@@ -44,6 +44,7 @@ from upstream_guard.core.canary import (
     ask_period,
     at_once,
     is_surprise,
+    keeps_client,
     measured,
     next_act,
     next_kind,
@@ -338,7 +339,9 @@ class CanaryRunner:
             now = time.monotonic()
             # Looked at anew each time: a slow search must not sleep through the toggle that it found.
             if now - asked >= ask_period(self._toggle, now):
-                self._asker.ask(bird.urls[turn % len(bird.urls)], bird.plan.host)
+                rounds, at = divmod(turn, len(bird.urls))
+                keep = keeps_client(self._toggle, rounds)
+                self._asker.ask(bird.urls[at], bird.plan.host, keep=keep)
                 turn, asked = turn + 1, now
             await asyncio.sleep(ASK_SECONDS)
 

@@ -274,6 +274,15 @@ def _after(toggle: Toggle, now: float) -> Act:
     return Act.ASK
 
 
+def keeps_client(toggle: Toggle, rounds: int) -> bool:
+    """Whether the requests of a round keep their connection to the gateway.
+
+    Each second one where kept connections are looked at: HAProxy goes on with a connection to an endpoint only for a
+    client that goes on with its own (`http-reuse safe`), Caddy and Envoy for anybody.
+    """
+    return toggle.connections is Connections.KEPT and rounds % 2 == 1
+
+
 def ask_period(toggle: Toggle, now: float) -> float:
     """Seconds to the next request: quick where something may be seen, slow where not."""
     if not toggle.attach_at:
