@@ -30,6 +30,7 @@ from upstream_guard.lab.conformance.model import (
     Source,
     Speaks,
 )
+from upstream_guard.lab.gateways import httpd
 from upstream_guard.lab.model import LabError
 from upstream_guard.lab.report import QuietReporter
 
@@ -70,6 +71,11 @@ class TestCases:
 
 @pytest.mark.parametrize("name", ENGINES)
 class TestConfigurations:
+    @pytest.fixture(autouse=True)
+    def modules(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Apache need not be installed."""
+        monkeypatch.setattr(httpd, "_MODULE_FOLDERS", (str(tmp_path),))
+
     def test_name_the_routes(self, name: str) -> None:
         text = ENGINES[name].config(setup_of("refused", "reset"))
         assert all(word in text for word in ("refused.test", "reset.test", "127.0.0.1"))
