@@ -99,12 +99,12 @@ def _client(
 ) -> httpx.AsyncClient:
     """One that keeps its connections, or one that does not.
 
-    A connection for each request is the rule: one that is kept would show one worker of the gateway only. A
-    certificate cannot be right for a host that nobody has, and nothing secret is sent.
+    A connection for each request is the rule: one that is kept would show one worker of the gateway only.
     """
     kept = MAX_UNDER_WAY if keep else 0
     return httpx.AsyncClient(
         transport=transport,
+        # A certificate cannot be right for a host that nobody has, and nothing secret is sent.
         verify=False,  # noqa: S501
         trust_env=False,
         timeout=TIMEOUT_SECONDS,

@@ -151,9 +151,7 @@ def test_a_hook_as_long_as_the_grace_period_is_named_so() -> None:
     assert "pre-stop-exceeds-grace" in risks(predict(cut, CONTOUR, ROLLOUT, slow, 0.0))
 
 
-def test_requests_that_an_app_drops_because_its_hook_is_cut_are_put_down_to_the_grace_period() -> (
-    None
-):
+def test_requests_dropped_because_a_hook_is_cut_are_put_down_to_the_grace_period() -> None:
     """And so carry a remedy: the hook was long enough, had it been let."""
     exits = facts(shutdown=Shutdown.EXITS, response=3.0)
     cut = predict(state(probe=PROBE, hook=8.0, grace=2.0), CONTOUR, ROLLOUT, exits, 0.0)

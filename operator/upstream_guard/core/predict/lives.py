@@ -191,12 +191,13 @@ def end(play: Play, draw: Draw, life: Life, at: float, pod: int) -> None:
     stops, drains = _on_sigterm(play, draw, sigterm, killed)
     life.serves_until = min(life.serves_until, stops)
     needs = max(response, draw.of(app.drain, Number.DRAIN)) if drains else 0.0
-    life.gone = min(life.serves_until + needs, killed) + KILL_NOTICE
+    ended = min(life.serves_until + needs, killed)
+    life.gone = ended + KILL_NOTICE
     life.removed = life.gone + to_slice
     life.lost_from = (killed if drains else life.serves_until) - response
     if play.pool_seconds > 0 and drains and app.serves_kept:
         # Requests come on connections that are open already, and those last as long as the process.
-        life.serves_until = max(life.serves_until, life.gone - KILL_NOTICE)
+        life.serves_until = ended
     exits = app.shutdown is Shutdown.EXITS
     life.drop = Fault.DROPPED if exits else Fault.KILLED
 
