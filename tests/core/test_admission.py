@@ -372,6 +372,10 @@ def scenes(draw):
             terminating=draw(st.sampled_from([False, False, False, True])),
             gated=draw(st.sampled_from([True, True, True, False])),
             ready=draw(st.sampled_from([True, True, True, False])),
+            gate_reason=draw(st.sampled_from(["", "EndpointSteppedAside"])),
+            template=(template := draw(st.sampled_from(["old", "new"]))),
+            created=NOW - (60 if template == "old" else 30),
+            labels={"app": "shop", "pod-template-hash": "1"},
         )
         members.append(
             member(
@@ -379,12 +383,14 @@ def scenes(draw):
                 draw(HEALTHS),
                 template_served=draw(st.booleans()),
                 service_served=draw(st.booleans()),
+                gate_changed_at=draw(st.sampled_from([0.0, NOW - 20, NOW - 2])),
             )
         )
+    short = {m.pod.uid: 3.0 for m in members if draw(st.booleans())}
     gone = draw(st.sampled_from([frozenset(), frozenset(), frozenset({"n2"})]))
     going = draw(st.sampled_from([{}, {}, {"n1": SPOT}]))
     made = scene(*members, percent=draw(st.integers(1, 100)))
-    return replace(made, lost_nodes=gone, leaving=going)
+    return replace(made, lost_nodes=gone, leaving=going, short_hooks=short)
 
 
 @given(scenes(), st.floats(NOW - 10, NOW + 100))
@@ -417,11 +423,15 @@ def test_terminating_and_ungated_pods_never_have_a_decision(made):
 @given(scenes())
 def test_decisions_carried_out_come_to_rest(made):
     for _ in range(4):
-        gates = changes(decide(made, NOW))
-        if not gates:
+        decided = {d.uid: d for d in decide(made, NOW).decisions}
+        if not decided:
             return
         members = tuple(
-            replace(m, pod=replace(m.pod, gate=gates.get(m.pod.uid, m.pod.gate)))
+            replace(
+                m, pod=replace(m.pod, gate=d.gate, gate_reason=d.reason.value), gate_changed_at=NOW
+            )
+            if (d := decided.get(m.pod.uid))
+            else m
             for m in made.members
         )
         # As our `Ready=False` is seen; the kubelet's own follows the gate later, or never.

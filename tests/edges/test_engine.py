@@ -1,6 +1,7 @@
 """The engine with everything it is wired to, against a scripted API server."""
 
 import asyncio
+import time
 from dataclasses import replace
 
 import pytest
@@ -181,6 +182,41 @@ def ended(name, seconds, *, code):
     made = pod(name)
     stop = ContainerStop("app", 2.0, 1000.0 + 2 + seconds, code)
     return replace(made, terminating=True, deleted_at=1000.0, grace_period=32.0, stops=(stop,))
+
+
+def of_revision(number, name, **changes):
+    made = pod(name, labels={"pod-template-hash": str(number)})
+    owner = ("ReplicaSet", f"shop-{number}")
+    return replace(made, owner=owner, template=f"shop-{number}", created=float(number), **changes)
+
+
+@pytest.mark.parametrize(
+    ("drain", "first"),
+    [
+        ("Enforce", ("old-0", "False", "EndpointSteppedAside")),
+        ("Off", ("new", "True", "EndpointAdmitted")),
+    ],
+)
+async def test_an_old_pod_with_a_hook_too_short_leaves_before_its_successor_is_listed(
+    cluster, until, drain, first
+):
+    olds = [of_revision(1, f"old-{n}", pre_stop="sleep 1s") for n in range(3)]
+    cluster.see(service(), *olds, guard(drain={"mode": drain}))
+    await until(lambda: cluster.conditions().get("Accepted") == "Accepted")
+    for one in olds:
+        cluster.probe(one.ref.name)
+    now = time.time()
+    cluster.see(
+        of_revision(
+            2, "new", gate=None, ready=False, pre_stop="sleep 2s", containers_ready_since=now
+        )
+    )
+    await until(lambda: len(cluster.tracker.ports(SHOP)) == 4)
+    cluster.probe("new")
+    await until(cluster.gates)
+    assert cluster.gates()[0] == first
+    await until(lambda: ("new", "True", "EndpointAdmitted") in cluster.gates())
+    assert ("old-0", "True", "EndpointRestored") not in cluster.gates()
 
 
 async def test_what_an_app_does_on_sigterm_is_told_and_sizes_the_next_grace_period(cluster, until):

@@ -21,11 +21,21 @@ from upstream_guard.controller.surger import Surger
 from upstream_guard.controller.timing import SliceTimer
 from upstream_guard.core.acceptance import Acceptance, in_force, judge
 from upstream_guard.core.admission import Decision, Member, Outcome, Scene, View, decide
-from upstream_guard.core.assessment import Situation
+from upstream_guard.core.assessment import Situation, missing_sleep
+from upstream_guard.core.handover import may_hand_over
 from upstream_guard.core.health import Health
 from upstream_guard.core.holding import ready_endpoints
 from upstream_guard.core.leaving import Reserve, reserve_of
-from upstream_guard.core.model import EndpointSlice, Guard, ListMode, Node, ObjectRef, Pod, Service
+from upstream_guard.core.model import (
+    DrainMode,
+    EndpointSlice,
+    Guard,
+    ListMode,
+    Node,
+    ObjectRef,
+    Pod,
+    Service,
+)
 from upstream_guard.core.policy import Unresolved, resolve_probe
 from upstream_guard.core.predict.state import Budget
 from upstream_guard.core.reasons import Reason
@@ -383,6 +393,7 @@ class Engine:
             self.tracker.nodes.lost,
             state.leaving,
             _reserves(group, state) if state.leaving else (),
+            self._short_hooks(group, state),
         )
         outcome = decide(scene, now)
         begun = [self._submit(members[d.uid].pod, d) for d in outcome.decisions]
@@ -412,6 +423,21 @@ class Engine:
             )
             for p in group.pods
         }
+
+    def _short_hooks(self, group: Group, state: ClusterState) -> dict[str, float]:
+        """Seconds that the hooks of pods lack, by UID, where one may be replaced now."""
+        if self._drains is None or not any(may_hand_over(pod) for pod in group.pods):
+            return {}
+        found: dict[str, float] = {}
+        for guard in group.guards:
+            service = state.service(guard.service_ref)
+            if service is None or guard.drain.mode is not DrainMode.ENFORCE:
+                continue
+            advice = self._drains.advice(guard, service, self._drains.gateways(service))
+            for pod in state.pods_of(service):
+                lacks = missing_sleep(pod, advice.pre_stop)
+                found[pod.uid] = max(lacks, found.get(pod.uid, 0.0))
+        return {uid: lacks for uid, lacks in found.items() if lacks > 0}
 
     def _view(self, guard: Guard, service: Service, pod: Pod) -> View:
         policy = guard.upstream_list

@@ -54,7 +54,7 @@ class GateWriter:
         self._on_refused = on_refused
         self._orders: dict[str, Order] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._expected: dict[str, bool] = {}
+        self._expected: dict[str, Decision] = {}
         self._changed_at: dict[str, float] = {}
         self._held_until: dict[str, float] = {}
 
@@ -68,7 +68,7 @@ class GateWriter:
         if self._held_until.get(uid, 0.0) > self._clock():
             return False
         self._orders[uid] = Order(pod, decision, self._clock())
-        self._expected[uid] = decision.gate
+        self._expected[uid] = decision
         # From here on: an older change must not make the kubelet look late for this one.
         self._changed_at[uid] = self._clock()
         if uid not in self._tasks:
@@ -83,11 +83,11 @@ class GateWriter:
             return pod
         writing = pod.uid in self._tasks
         late = self._clock() - self._changed_at.get(pod.uid, 0.0) > OVERLAY_SECONDS
-        if pod.gate == expected or (late and not writing):
+        if pod.gate == expected.gate or (late and not writing):
             if not writing:
                 del self._expected[pod.uid]
             return pod
-        return replace(pod, gate=expected)
+        return replace(pod, gate=expected.gate, gate_reason=expected.reason.value)
 
     def changed_at(self, uid: str) -> float:
         """When this process changed the pod's gate last; 0 where it did not."""

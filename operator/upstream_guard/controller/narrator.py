@@ -40,6 +40,7 @@ ACTIONS = {
     Reason.OPERATOR_BLIND: "Hold",
     Reason.NODE_LOST: "Eject",
     Reason.NODE_LEAVING: "Eject",
+    Reason.ENDPOINT_STEPPED_ASIDE: "Eject",
     Reason.GUARD_RELEASED: "Release",
     Reason.GUARD_ACCEPTED: "Accept",
     Reason.GUARD_NOT_ACCEPTED: "Reject",
@@ -169,7 +170,7 @@ class Narrator:
         for entry in entries:
             labels = (entry.ref.namespace, entry.ref.name)
             self._metrics.gate_changes.labels(*labels, reason.value).inc()
-            failed = reason is not Reason.NODE_LEAVING
+            failed = reason not in {Reason.NODE_LEAVING, Reason.ENDPOINT_STEPPED_ASIDE}
             if failed and pod.gate and not decision.gate:
                 cause = decision.cause.value if decision.cause else "unknown"
                 self._metrics.ejections.labels(*labels, cause).inc()

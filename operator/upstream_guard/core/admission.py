@@ -13,7 +13,8 @@ One pure function, `decide`. Its safeguards, in the order in which they apply:
 5. A new pod is kept out for longer than `admitTimeout` only on hard evidence from a Service on which
    some pod was seen serving.
 6. A serving endpoint on a node that goes away soon (`core.leaving`) leaves ahead, but only where enough
-   are listed and seen serving on nodes that stay, for every floor and disruption budget.
+   are listed and seen serving on nodes that stay, for every floor and disruption budget. So does one
+   whose preStop hook is too short, before its successor is admitted (`core.handover`).
 7. Floors (`minHealthyPercent` of what the containers' own readiness would list, at least one) hold
    for every Service that selects the pod, and per node or zone where traffic is routed that way. They
    also bring pods back: below a floor the least suspect of those kept out are listed.
@@ -25,6 +26,7 @@ from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 from upstream_guard.core.causes import SLOW_CAUSES, Cause
+from upstream_guard.core.handover import Handover, Standing, hand_over
 from upstream_guard.core.health import Health, Verdict
 from upstream_guard.core.leaving import LEAVING_TAINTS, Reserve
 from upstream_guard.core.model import ListMode, Pod, UpstreamListPolicy
@@ -93,6 +95,8 @@ class Scene:
     """The taint by which a node goes away soon, by node."""
     reserves: tuple[Reserve, ...] = ()
     """What disruption budgets ask for; needed only where a node is leaving."""
+    short_hooks: Mapping[str, float] = field(default_factory=dict)
+    """Seconds that the preStop hook of a pod lacks, by UID; needed only where a pod may be new."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,15 +171,19 @@ class _Crowd:
     blind: bool
     leaving: Mapping[str, str] = field(default_factory=dict)
     """The taint of the node, by UID of each pod that may leave ahead of it."""
+    handover: Handover = field(default_factory=Handover)
 
 
 def decide(scene: Scene, now: float) -> Outcome:
     """Decide the gate of every gated pod of the scene that may be touched."""
     members = tuple(m for m in scene.members if not m.pod.terminating)
-    crowd = replace(_crowd(members, scene.lost_nodes), leaving=_leaving(scene, members))
+    handover = _handover(scene, members, now)
+    crowd = replace(
+        _crowd(members, scene.lost_nodes), leaving=_leaving(scene, members), handover=handover
+    )
     wishes = {m.pod.uid: _combine(m, crowd, now) for m in members if m.pod.gated}
     held, floors_reached = _apply_floors(members, wishes, crowd, scene.floors)
-    revisit: list[float] = []
+    revisit = [handover.revisit_at]
     decisions: list[Decision] = []
     absences: list[Absence] = []
     for member in members:
@@ -239,9 +247,40 @@ def _leaving(scene: Scene, members: tuple[Member, ...]) -> dict[str, str]:
     return {uid: taint for uid, taint in going.items() if not any(uid in pods for pods in short)}
 
 
+def _handover(scene: Scene, members: tuple[Member, ...], now: float) -> Handover:
+    """Old pods with hooks that are too short, and the new ones that wait for them to be forgotten."""
+    if not scene.short_hooks:
+        return Handover()
+    eligible = frozenset(m.pod.uid for m in members if m.pod.containers_ready)
+    serving = frozenset(m.pod.uid for m in members if _serves(m))
+    tight = [
+        f.pods for f in scene.floors
+        if len(serving & f.pods) <= _need(len(f.pods & eligible), f.percent)
+    ]  # fmt: skip
+    return hand_over(
+        (
+            Standing(
+                m.pod,
+                _seen_serving(m) and all(v.policy.mode is ListMode.ENFORCE for v in m.views),
+                # A change that this process did not make shows in `Ready`, a little later.
+                m.gate_changed_at or m.pod.ready_since,
+                scene.short_hooks.get(m.pod.uid, 0.0),
+                m.pod.containers_ready_since + min(v.policy.admit_timeout for v in m.views),
+                not any(m.pod.uid in pods for pods in tight),
+            )
+            for m in members
+            if m.pod.gated and m.views
+        ),
+        now,
+    )
+
+
 def _serves(member: Member) -> bool:
-    healths = [view.health for view in member.views]
-    return _is_listed(member.pod) and all(h.verdict is Verdict.SERVING for h in healths)
+    return _is_listed(member.pod) and _seen_serving(member)
+
+
+def _seen_serving(member: Member) -> bool:
+    return all(view.health.verdict is Verdict.SERVING for view in member.views)
 
 
 def _need(eligible: int, percent: int) -> int:
@@ -281,9 +320,9 @@ def _wish(pod: Pod, view: View, crowd: _Crowd, now: float) -> _Wish:
         return _Wish(
             True, _Suspicion.NONE, Reason.GUARD_RELEASED, f"guard {view.guard} observes only"
         )
-    on_account_of_its_node = _wish_for_node(pod, view, crowd)
-    if on_account_of_its_node is not None:
-        return on_account_of_its_node
+    on_account_of_others = _wish_for_node(pod, view, crowd) or _wish_for_handover(pod, crowd)
+    if on_account_of_others is not None:
+        return on_account_of_others
     if view.health.verdict is Verdict.SERVING:
         reason = Reason.ENDPOINT_RESTORED if pod.gate is False else Reason.ENDPOINT_ADMITTED
         return _Wish(True, _Suspicion.NONE, reason, "seen to serve")
@@ -307,6 +346,18 @@ def _wish_for_node(pod: Pod, view: View, crowd: _Crowd) -> _Wish | None:
     if taint and health.verdict is Verdict.SERVING:
         message = f"node {pod.node} goes away soon, by its taint {taint} ({LEAVING_TAINTS[taint]})"
         return _Wish(False, _Suspicion.NONE, Reason.NODE_LEAVING, message)
+    return None
+
+
+def _wish_for_handover(pod: Pod, crowd: _Crowd) -> _Wish | None:
+    """What an old pod does for its successor, or a new one waits for; None where there is no handover."""
+    if pod.uid in crowd.handover.aside:
+        message = "its preStop hook is too short for the gateways: it leaves ahead of its deletion"
+        return _Wish(False, _Suspicion.NONE, Reason.ENDPOINT_STEPPED_ASIDE, message)
+    until = crowd.handover.held.get(pod.uid)
+    if until is not None:
+        message = "seen to serve; an old pod whose preStop hook is too short leaves first"
+        return _Wish(False, _Suspicion.WAITING, Reason.ENDPOINT_WAITING, message, until=until)
     return None
 
 

@@ -156,6 +156,7 @@ def assess_rejected(
 WEBHOOK_SECONDS: Final = 10.0
 """How long after a guard's creation its namespace may still be unknown to the webhook."""
 _SLEEP: Final = re.compile(r"sleep (\d+)s")
+_AHEAD = frozenset({Reason.NODE_LEAVING, Reason.ENDPOINT_STEPPED_ASIDE})
 _EJECTIONS = frozenset({Reason.ENDPOINT_EJECTED, Reason.NODE_LOST})
 _BAD = frozenset({EndpointState.FAILING, EndpointState.EJECTED, EndpointState.KEPT_OUT})
 
@@ -196,7 +197,7 @@ def _state(pod: Pod, health: Health, absence: Absence | None) -> EndpointState:
     if pod.terminating:
         return EndpointState.DRAINING
     if absence is not None:
-        if absence.reason is Reason.NODE_LEAVING:
+        if absence.reason in _AHEAD:
             return EndpointState.DRAINING
         if absence.reason in _EJECTIONS:
             return EndpointState.EJECTED
@@ -346,6 +347,14 @@ def _sleeps(pod: Pod) -> tuple[int, ...]:
     """Seconds of the pod's `sleep` hooks; how long other hooks last is not known."""
     found = (_SLEEP.fullmatch(part) for part in pod.pre_stop.split(", "))
     return tuple(int(match[1]) for match in found if match)
+
+
+def missing_sleep(pod: Pod, wanted: float) -> float:
+    """Seconds that a pod's preStop hook lacks of what is wanted; 0 where it lasts who knows how long."""
+    sleeps = _sleeps(pod)
+    if pod.pre_stop and not sleeps:
+        return 0.0
+    return max(0.0, wanted - min(sleeps, default=0))
 
 
 def injected_pre_stop(pods: Iterable[Pod]) -> float:

@@ -82,6 +82,7 @@ class Reason(StrEnum):
     OPERATOR_BLIND = "OperatorBlind"
     NODE_LOST = "NodeLost"
     NODE_LEAVING = "NodeLeaving"
+    ENDPOINT_STEPPED_ASIDE = "EndpointSteppedAside"
     PODS_WITHOUT_GATE = "PodsWithoutGate"
     DRAIN_RECOMMENDED = "DrainRecommended"
     PRE_STOP_TOO_SHORT = "PreStopTooShort"
@@ -336,6 +337,10 @@ REASONS: Final[Mapping[Reason, ReasonInfo]] = MappingProxyType(
         Reason.NODE_LEAVING: _normal(
             "A node goes away soon by a taint that it has, and enough endpoints serve elsewhere: this one "
             "was taken out ahead."
+        ),
+        Reason.ENDPOINT_STEPPED_ASIDE: _normal(
+            "An old pod's preStop hook is shorter than the gateways need by now, so it was taken out before "
+            "its successor was listed, for which the rollout deletes it."
         ),
         Reason.PODS_WITHOUT_GATE: _warning(
             "Pods made before the guard have no readiness gate and are only observed.", _ADOPT
