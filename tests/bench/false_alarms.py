@@ -151,7 +151,7 @@ async def observe(
             namespace = await stack.enter_async_context(own_namespace(cluster, keep=False))
             places = []
             for gateway in gateways:
-                name = service_name(gateway, secured=False)
+                name = service_name(gateway)
                 stage = Stage(cluster, client, namespace, name)
                 places.append(await prepare(stack, stage, gateway, plan, operator))
             for place in places:

@@ -20,12 +20,14 @@ from upstream_guard.core.detect import (
     closer_looks,
     hurried,
     inherit,
+    wants_name,
 )
 from upstream_guard.core.evidence import (
     CloserLook,
     Eye,
     Failure,
     GatewayDelta,
+    NameLook,
     RouteKey,
     RouteSample,
     UpstreamView,
@@ -495,6 +497,81 @@ class TestCloserLook:
         assert play.kinds == ["opened", "closed"]
         play.step()
         assert (play.watch.closer, play.watch.looked) == ({}, 0)
+
+
+class TestNameLook:
+    """The gateway goes by the Service's name, and the cluster's DNS does not know it any more."""
+
+    NAME = "shop.prod.svc.cluster.local"
+
+    def failing(self) -> Play:
+        play = Play()
+        play.keep_asking(1)
+        play.keep_asking(0.4, 502)
+        return play
+
+    def answer(self, play: Play, fault: str) -> None:
+        play.now += 0.01
+        play.step(NameLook(play.now, self.NAME, fault))
+
+    def test_is_wanted_once_requests_fail_and_every_probe_is_good(self) -> None:
+        play = Play()
+        play.keep_asking(1)
+        assert not wants_name(play.watch, play.now)
+        play.ask(status=502)
+        assert wants_name(play.watch, play.now)
+        play.set(endpoints=(endpoint(1, failing(play.now)), endpoint(2), endpoint(3)))
+        assert not wants_name(play.watch, play.now)
+
+    @pytest.mark.parametrize("fault", ["no such name", ""])
+    def test_tells_dns_from_all_else_between_gateway_and_endpoints(self, fault) -> None:
+        play = self.failing()
+        self.answer(play, fault)
+        play.wait(1)
+        assert (play.last.cause is Cause.DNS) is bool(fault)
+        assert (f"{self.NAME} does not resolve: no such name" in play.last.evidence) is bool(fault)
+
+    def test_an_answer_that_comes_late_changes_the_cause(self) -> None:
+        play = self.failing()
+        play.wait(1.5)
+        assert play.kinds == ["opened"]
+        play.ask(status=502)
+        self.answer(play, "no answer")
+        play.wait(3)
+        assert (play.kinds[:2], play.last.cause) == (["opened", "changed"], Cause.DNS)
+
+    def test_dns_that_is_well_again_was_at_fault_all_the_same(self) -> None:
+        play = self.failing()
+        self.answer(play, "no such name")
+        play.keep_asking(2, 502)
+        self.answer(play, "no such name")
+        play.keep_asking(1, 502)
+        for _ in range(12):
+            self.answer(play, "")
+            play.keep_asking(1)
+        assert play.kinds == ["opened", "changed", "closed"]
+        assert play.last.cause is Cause.DNS
+
+    def test_but_not_where_requests_go_on_to_fail(self) -> None:
+        play = self.failing()
+        self.answer(play, "no such name")
+        play.keep_asking(2, 502)
+        for _ in range(4):
+            self.answer(play, "")
+            play.keep_asking(1, 502)
+        assert play.watch.name == NameLook(play.watch.named_at, self.NAME)
+
+    def test_is_not_made_too_often_and_is_forgotten_once_all_is_well(self) -> None:
+        play, asked = self.failing(), 0
+        for _ in range(80):
+            if wants_name(play.watch, play.now):
+                asked += 1
+                self.answer(play, "")
+            play.keep_asking(0.25, 502)
+        assert asked == CLOSER_TIMES
+        play.keep_asking(20)
+        play.step()
+        assert (play.watch.name, play.watch.named) == (None, 0)
 
 
 DROPPED = {

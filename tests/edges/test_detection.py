@@ -13,6 +13,8 @@ from upstream_guard.core.model import EndpointSlice, ObjectRef, ProbeResult, Sli
 from upstream_guard.core.names import API_VERSION
 from upstream_guard.core.predict.state import Change, ChangeKind
 from upstream_guard.core.tuning import Evidence
+from upstream_guard.lab.nameserver import Nameserver
+from upstream_guard.probes.dns import Resolver
 from upstream_guard.resources.status import parse_windows
 
 KEY = RouteKey("public", "Ingress prod/shop", "shop.example")
@@ -392,3 +394,25 @@ async def test_an_app_that_answers_500_has_no_window_by_any_eye(shop, until):
         shop.count(s500=40)
         shop.ask(500)
         assert detection._memories[SHOP].watch.serial == 0, "no window was ever opened"
+
+
+async def test_dns_is_asked_for_the_name_where_a_plain_gateway_fails_and_every_probe_is_good(
+    shop, until
+):
+    domain = "svc.cluster.local"
+    known = {f"kubernetes.default.{domain}": {"A": ["10.96.0.1"]}}
+    with Nameserver(known) as server:
+        shop.app.names._resolver = Resolver([server.address])
+        await shop.app.names.run()
+        shop.rest(2)
+        shop.ask(502)
+        shop.ask(502)
+        assert len(server.asked) == 1, "a gateway that sends to pods has no use for the name"
+        plain = {"match": {"services": ["prod/shop"]}, "controller": "nginx"}
+        profile = {"metadata": {"name": "edge"}, "spec": plain}
+        shop.app.profile_seen(profile, deleted=False)
+        await until(lambda: shop.app.detection._memories[SHOP].facts)
+        shop.ask(502)
+        await until(lambda: server.asked[-1][0] == f"shop.prod.{domain}")
+        await until(lambda: shop.windows() and shop.windows()[0].cause is Cause.DNS)
+    assert f"shop.prod.{domain} does not resolve: no such name" in shop.windows()[0].evidence

@@ -21,7 +21,7 @@ from upstream_guard.kube.client import ApiError
 from upstream_guard.lab.demo import variants
 from upstream_guard.lab.demo.tally import Record
 from upstream_guard.lab.faults import inject, pulse, report, runner
-from upstream_guard.lab.faults.model import Scene, Told, Trial, felt, make_trial
+from upstream_guard.lab.faults.model import Scene, Told, Trial, Wire, felt, make_trial
 from upstream_guard.lab.faults.pulse import Operator, Pulse, pulse_of, unready
 from upstream_guard.lab.faults.report import Loss, TrialFile
 from upstream_guard.lab.faults.runner import (
@@ -355,11 +355,13 @@ class TestServices:
         faults = [BY_NAME[name] for name in names]
         return Plan(gateways, faults, 1, 10, None, False, None, None)  # type: ignore[arg-type] # nothing is called
 
-    def test_over_tls_only_where_a_fault_needs_it(self) -> None:
-        assert services(self.plan("refused")) == {"nginx": (False,), "httpd": (False,)}
-        both = services(self.plan("refused", "tls-refused"))
-        assert both == {"nginx": (False, True), "httpd": (False,)}
-        assert service_name("nginx", secured=True) == "shop-nginx-tls"
+    def test_are_reached_in_another_way_only_where_a_fault_needs_it(self) -> None:
+        clear = (Wire.CLEAR,)
+        assert services(self.plan("refused")) == {"nginx": clear, "httpd": clear}
+        all_three = services(self.plan("refused", "tls-refused", "dns-down"))
+        assert all_three == {"nginx": (Wire.CLEAR, Wire.NAMED, Wire.TLS), "httpd": clear}
+        names = [service_name("nginx", wire) for wire in all_three["nginx"]]
+        assert names == ["shop-nginx", "shop-nginx-dns", "shop-nginx-tls"]
 
     def test_over_tls_differ_in_what_ports_are_called_and_speak(self) -> None:
         names = {"namespace": "prod", "name": "shop"}

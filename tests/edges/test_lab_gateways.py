@@ -23,6 +23,7 @@ from upstream_guard.lab.gateways import (
     support,
 )
 from upstream_guard.lab.gateways.plain import (
+    DNS_SECONDS,
     SECURED,
     Engine,
     PlainGateway,
@@ -31,6 +32,7 @@ from upstream_guard.lab.gateways.plain import (
     upstream_address,
 )
 from upstream_guard.lab.model import Cluster, LabError, LabNode
+from upstream_guard.lab.nameserver import Fault, Nameserver
 from upstream_guard.lab.packages import missing
 from upstream_guard.lab.report import QuietReporter
 from upstream_guard.lab.tools import cached_path
@@ -324,6 +326,38 @@ def test_an_upstream_over_tls(
             expected = 503 if gateway.name == "haproxy" else 502
             assert support.ask(exposure.port, exposure.host, timeout=10).status == expected
         running.kill()
+
+
+def test_an_upstream_by_name(lab: Cluster, upstream: int, gateway: PlainGateway) -> None:
+    """It serves while DNS knows the name, and fails soon after it does not, whatever way DNS fails."""
+    target = ServiceTarget("prod", "shop", upstream)
+    with Nameserver({target.dns_name: {"A": ["127.0.0.1"]}}, ttl=DNS_SECONDS) as dns:
+        named = replace(target, resolver="{}:{}".format(*dns.address))
+        gateway.up(lab, QuietReporter())
+        if not gateway.engine.resolves:
+            with pytest.raises(LabError, match="goes by addresses only"):
+                gateway.expose(lab, named)
+            return
+        exposure = gateway.expose(lab, named)
+
+        def answers(status: int) -> bool:
+            # nginx asks a silent server for half a minute.
+            return support.ask(exposure.port, exposure.host, timeout=3).status == status
+
+        failed = 503 if gateway.name == "haproxy" else 502
+        until(lambda: answers(200))
+        known = dns.records.pop(target.dns_name)
+        until(lambda: answers(failed))
+        dns.records[target.dns_name] = known
+        until(lambda: answers(200))
+        dns.fault = Fault.SERVFAIL
+        until(lambda: answers(failed))
+        dns.fault = Fault.NONE
+        until(lambda: answers(200))
+        dns.stop()
+        until(lambda: answers(0 if gateway.name == "nginx" else failed))
+        dns.start()
+        until(lambda: answers(200))
 
 
 def test_killed_it_comes_back_with_its_routes(

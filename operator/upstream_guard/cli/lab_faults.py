@@ -20,7 +20,9 @@ from upstream_guard.lab.faults.report import TrialFile
 from upstream_guard.lab.faults.runner import Plan, conduct, minutes, rounds
 from upstream_guard.lab.faults.table import BY_NAME, FAULTS
 from upstream_guard.lab.gateways import GATEWAYS
+from upstream_guard.lab.gateways.plain import DNS_SECONDS
 from upstream_guard.lab.model import LabError
+from upstream_guard.lab.nameserver import Nameserver
 from upstream_guard.lab.report import QuietReporter, RichReporter
 
 DEFAULT_RATE = 40.0
@@ -161,6 +163,8 @@ def run(options: Options, console: Console) -> list[Trial]:
     for path in filter(None, (options.json_path, options.page)):
         path.parent.mkdir(parents=True, exist_ok=True)
     file = TrialFile(options.json_path)
+    # In the place of the cluster's own DNS, which the lab has not.
+    dns = Nameserver(ttl=DNS_SECONDS)
     wish = Wish(
         gateways=options.gateways,
         guarded=True,
@@ -170,8 +174,10 @@ def run(options: Options, console: Console) -> list[Trial]:
         output=(options.json_path or Path("demo-out/faults.json")).parent,
     )
     try:
-        with open_bench(wish, RichReporter(console)) as bench:
-            asyncio.run(_conduct(bench, options, file, console))
+        with dns:
+            wish = replace(wish, operator_flags=("--dns-server", "{}:{}".format(*dns.address)))
+            with open_bench(wish, RichReporter(console)) as bench:
+                asyncio.run(_conduct(bench, options, file, console, dns))
     finally:
         if options.page is not None and file.trials:
             text = report.markdown(file.trials)
@@ -179,7 +185,9 @@ def run(options: Options, console: Console) -> list[Trial]:
     return file.trials
 
 
-async def _conduct(bench: Bench, options: Options, file: TrialFile, console: Console) -> None:
+async def _conduct(
+    bench: Bench, options: Options, file: TrialFile, console: Console, dns: Nameserver
+) -> None:
     cluster = bench.cluster
     if not cluster.nodes:
         raise LabError(
@@ -200,6 +208,7 @@ async def _conduct(bench: Bench, options: Options, file: TrialFile, console: Con
         forget=bench.forget,
         crew=bench.crew,
         at_once=options.at_once,
+        dns=dns,
     )
     total = sum(len(todo) for todo in rounds(plan))
     console.print(f"{total} trials to do, about {minutes(plan):.0f} minutes")

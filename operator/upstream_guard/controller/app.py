@@ -28,6 +28,7 @@ from upstream_guard.controller.guards import GuardBook
 from upstream_guard.controller.handlers import make_registry, make_settings
 from upstream_guard.controller.http import StatusServer
 from upstream_guard.controller.measurements import Measurements
+from upstream_guard.controller.name_looks import NameLooks
 from upstream_guard.controller.narrator import Narrator
 from upstream_guard.controller.options import Options
 from upstream_guard.controller.predictions import Predictions
@@ -112,6 +113,9 @@ class App:
             time.time,
         )
         self.detection.look_closer = self.closer.want
+        resolver = Resolver(options.dns_servers)
+        self.names = NameLooks(resolver, self.detection.named, time.time)
+        self.detection.ask_name = self.names.want
         self.state = ClusterState(client, self.engine, options.namespace)
         self.measurements = Measurements()
         self.drains = DrainAdvisor(
@@ -129,7 +133,7 @@ class App:
         self.engine.attach(self.state, self.drains, self.predictions, self.routes, surger)
         self.engine.attach_detection(self.detection)
         self.predictions.observe_rate(self.detection.rate)
-        self._attach_externals(client)
+        self._attach_externals(client, resolver)
         self._attach_gateways()
         self._sweeper = Sweeper(client, self.state, self._recorder, time.time)
         self._webhooks = WebhookRunner(client, options, self.drains, self.book, self.metrics)
@@ -140,10 +144,10 @@ class App:
         self._beat = time.monotonic()
         self._leading = False
 
-    def _attach_externals(self, client: KubeClient) -> None:
+    def _attach_externals(self, client: KubeClient, resolver: Resolver) -> None:
         self.externals = Externals(
             client,
-            Resolver(self.options.dns_servers),
+            resolver,
             self.options.external,
             self.book,
             self.engine.tracker,
@@ -242,6 +246,7 @@ class App:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             self.closer.close()
+            self.names.close()
             await self._http.stop()
             await self._gateway_client.close()
 
@@ -295,6 +300,7 @@ class App:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.engine.tracker.scheduler.run())
             group.create_task(self._ask_routes())
+            group.create_task(self.names.run())
 
     async def _sweep(self) -> None:
         """Stand by: when nobody controls, open the gates without a verdict."""

@@ -23,8 +23,15 @@ from upstream_guard.core.detect import (
     closer_looks,
     hurried,
     inherit,
+    wants_name,
 )
-from upstream_guard.core.evidence import CloserLook, GatewayDelta, RouteSample, UpstreamView
+from upstream_guard.core.evidence import (
+    CloserLook,
+    GatewayDelta,
+    NameLook,
+    RouteSample,
+    UpstreamView,
+)
 from upstream_guard.core.external_assessment import ExternalSituation
 from upstream_guard.core.ground import Ground, ground_of_pods, ground_of_upstreams
 from upstream_guard.core.health import Verdict
@@ -122,6 +129,8 @@ class Detection:
             None
         )
         """Told, again and again, of endpoints that should be asked as users ask; answers come by `closer`."""
+        self.ask_name: Callable[[ObjectRef], None] = lambda _service: None
+        """Told, again and again, of Services whose name DNS should be asked for; answers come by `named`."""
 
     # What the eyes call.
 
@@ -154,6 +163,10 @@ class Detection:
     def closer(self, guard: ObjectRef, look: CloserLook) -> None:
         """Take in a request to an endpoint itself, made as users make theirs."""
         self._see(guard, look)
+
+    def named(self, service: ObjectRef, look: NameLook) -> None:
+        """Take in an answer of the cluster's DNS for a Service's name."""
+        self._see(self._by_service.get(service), look)
 
     def hurried(self, service: ObjectRef) -> bool:
         """Whether something is odd or under way at a Service, so that it should be looked at more often."""
@@ -284,6 +297,9 @@ class Detection:
             self.hurry(memory.service)
         if addresses := closer_looks(memory.watch, scene, now):
             self.look_closer(ref, addresses)
+        # What sends to the pods themselves has no use for the Service's name.
+        if wants_name(memory.watch, now) and any(f.via_cluster_ip for f in memory.facts):
+            self.ask_name(memory.service)
 
     def _take_news(self, ref: ObjectRef, memory: _Memory, item: News | Hidden) -> None:
         entry = self._book.get(ref)

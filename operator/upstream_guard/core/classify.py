@@ -24,12 +24,14 @@ from typing import Final
 from upstream_guard.core.causes import SLOW_CAUSES, Cause
 from upstream_guard.core.evidence import CloserLook, Failure, RouteKey
 from upstream_guard.core.likelihoods import (
+    ASIDE,
     BY_RFC,
     CIRCUMSTANCES,
     COUNTED,
     DIRECT,
     PHRASES,
     PRIORS,
+    TOLD,
     Circumstance,
     Row,
 )
@@ -262,7 +264,7 @@ def evidence(case: Case) -> Iterator[Seen]:
     yield from _answers(case)
     yield from _counted(case)
     for cause, words in sorted(case.told.items()):
-        yield Seen({cause: 4.0}, 1, words)
+        yield Seen({cause: TOLD.get(cause, ASIDE)}, 1, words)
     for circumstance, words in _circumstances(case):
         yield Seen(CIRCUMSTANCES[circumstance], 1, words)
 
@@ -430,6 +432,16 @@ _CUT: Final[Mapping[Cause, float]] = {
 """A status came and the body did not end (FACTS section 2, "RST in the body")."""
 
 
+_WAITS: Final[Mapping[Cause, float]] = {
+    Cause.OVERLOAD: 0.3,
+    Cause.GATEWAY_DOWN: 0.15,
+    Cause.STALE_UPSTREAM: 0.2,
+    Cause.DNS: 0.3,
+}
+"""It has not answered yet, and waits for none of its time-outs that are known. For a DNS server nginx waits 30 s
+(docs/reference/conformance.md)."""
+
+
 def _of_silence(how: Cause, cause: Cause, behaviour: Behaviour) -> float:
     """No status came: the gateway was not reached, broke the connection off, or still waits."""
     answer = behaviour.answers.get(cause)
@@ -439,9 +451,7 @@ def _of_silence(how: Cause, cause: Cause, behaviour: Behaviour) -> float:
         hangs = answer is not None and "hang" in answer.note
         if cause in SLOW_CAUSES or hangs:
             return 0.5
-        return {Cause.OVERLOAD: 0.3, Cause.GATEWAY_DOWN: 0.15, Cause.STALE_UPSTREAM: 0.2}.get(
-            cause, 0.02
-        )
+        return _WAITS.get(cause, 0.02)
     if cause is Cause.GATEWAY_DOWN:
         return 0.4
     return 0.7 if answer is not None and answer.status == 0 else 0.04

@@ -23,6 +23,7 @@ from upstream_guard.core.evidence import (
     Eye,
     Failure,
     GatewayDelta,
+    NameLook,
     RouteSample,
     UpstreamView,
 )
@@ -76,6 +77,8 @@ CLOSER_ENDPOINTS: Final = 3
 """Endpoints that are asked so; what an app does to its users it does everywhere, mostly."""
 CLOSER_TIMES: Final = 12
 """How often in one window."""
+NAME_STAYS: Final = 3.0
+"""Seconds for which gateways may fail by what DNS said before it was well again."""
 MOVING: Final = 30.0
 """Seconds after which an endpoint's failure makes nobody hurry any more."""
 
@@ -90,7 +93,7 @@ TAKING: Final = frozenset(
 )
 """Changes that take pods away."""
 
-Sighting = RouteSample | GatewayDelta | UpstreamView | CloserLook
+Sighting = RouteSample | GatewayDelta | UpstreamView | CloserLook | NameLook
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +203,9 @@ class Watch:
         serial: Windows opened so far, for their names.
         closer: Requests to endpoints as users make them since something was odd, the last one of each.
         looked: How many there were.
+        name: The question for the Service's name that counts since something was odd; None where there was none.
+        named: How many there were.
+        named_at: When the last of them ended, Unix seconds.
     """
 
     direct: Direct = field(default_factory=Direct)
@@ -212,6 +218,9 @@ class Watch:
     serial: int = 0
     closer: Mapping[str, CloserLook] = field(default_factory=dict)
     looked: int = 0
+    name: NameLook | None = None
+    named: int = 0
+    named_at: float = 0.0
 
     @property
     def rate(self) -> float | None:
@@ -279,7 +288,7 @@ def advance(watch: Watch, scene: Scene, now: float, sighting: Sighting | None = 
             know it is passed over.
     """
     before, seconds = _direct_share(watch), min(LONGEST_LOOK, max(0.0, now - watch.direct.at))
-    watch = _with_closer(_taken(watch, scene, sighting), sighting, now)
+    watch = _with_looks(_taken(watch, scene, sighting), sighting, now)
     keep_from = min((o.first for o in watch.open.values()), default=math.inf)
     direct = look(
         watch.direct,
@@ -308,12 +317,24 @@ def advance(watch: Watch, scene: Scene, now: float, sighting: Sighting | None = 
 
 def closer_looks(watch: Watch, scene: Scene, now: float) -> tuple[str, ...]:
     """Endpoints that should be asked now as users ask: some requests fail at a gateway, and all probes are good."""
-    if watch.looked >= CLOSER_TIMES or watch.direct.failing or not _odd_at_gateway(watch, now):
+    if watch.looked >= CLOSER_TIMES or not _odd_between(watch, now):
         return ()
     listed = sorted(e.address for e in scene.endpoints if e.listed)[:CLOSER_ENDPOINTS]
     return tuple(
         a for a in listed if a not in watch.closer or now - watch.closer[a].at >= CLOSER_AGAIN
     )
+
+
+def wants_name(watch: Watch, now: float) -> bool:
+    """Whether the cluster's DNS should be asked now for the Service's name, for the same reason."""
+    if watch.named >= CLOSER_TIMES or not _odd_between(watch, now):
+        return False
+    return not watch.named or now - watch.named_at >= CLOSER_AGAIN
+
+
+def _odd_between(watch: Watch, now: float) -> bool:
+    """Requests fail at a gateway, and every probe of an endpoint is good."""
+    return not watch.direct.failing and _odd_at_gateway(watch, now)
 
 
 def _odd_at_gateway(watch: Watch, now: float) -> bool:
@@ -357,20 +378,39 @@ def _moves(change: Underway, now: float) -> bool:
 # Taking in.
 
 
-def _with_closer(watch: Watch, sighting: Sighting | None, now: float) -> Watch:
-    """What was seen by a closer look is kept as long as something is odd."""
+def _with_looks(watch: Watch, sighting: Sighting | None, now: float) -> Watch:
+    """What was seen by closer looks, and asked of DNS, is kept as long as something is odd."""
     if not _odd_at_gateway(watch, now):
-        return replace(watch, closer={}, looked=0) if watch.looked else watch
-    if not isinstance(sighting, CloserLook):
+        if not watch.looked and not watch.named:
+            return watch
+        return replace(watch, closer={}, looked=0, name=None, named=0, named_at=0.0)
+    match sighting:
+        case CloserLook():
+            return _with_closer(watch, sighting)
+        case NameLook():
+            return _with_name(watch, sighting)
+        case _:
+            return watch
+
+
+def _with_name(watch: Watch, look: NameLook) -> Watch:
+    """DNS that is well again takes back what it was blamed for only where requests go on to fail."""
+    failed = max((lane.failed_at for lane in watch.lanes.values()), default=0.0)
+    known = watch.name
+    stays = known is not None and known.fault and failed < known.at + NAME_STAYS
+    counts = known if stays and not look.fault else look
+    return replace(watch, name=counts, named=watch.named + 1, named_at=look.at)
+
+
+def _with_closer(watch: Watch, look: CloserLook) -> Watch:
+    if look.address not in watch.closer and len(watch.closer) >= CLOSER_TIMES:
         return watch
-    if sighting.address not in watch.closer and len(watch.closer) >= CLOSER_TIMES:
-        return watch
-    closer = {**watch.closer, sighting.address: sighting}
+    closer = {**watch.closer, look.address: look}
     return replace(watch, closer=closer, looked=watch.looked + 1)
 
 
 def _taken(watch: Watch, scene: Scene, sighting: Sighting | None) -> Watch:
-    if sighting is None or isinstance(sighting, CloserLook):
+    if sighting is None or isinstance(sighting, CloserLook | NameLook):
         return watch
     gateway = sighting.key.gateway if isinstance(sighting, RouteSample) else sighting.gateway
     lane = watch.lanes.get(gateway)
@@ -462,7 +502,8 @@ def _goes_on(
     fails = last > known.last
     if fails:
         known = replace(known, last=last, pause=_pause(known, scene, last))
-    looked = any(look.at > known.found_at for look in watch.closer.values())
+    looks = (*watch.closer.values(), *((watch.name,) if watch.name else ()))
+    looked = any(look.at > known.found_at for look in looks)
     if looked or (fails and now - known.found_at >= AGAIN):
         case = case_of(watch, scene, gateway, now)
         known = replace(
@@ -692,11 +733,15 @@ def case_of(watch: Watch, scene: Scene, gateway: str, now: float) -> Case:
         removes=change is not None and change.kind in TAKING,
         app_idle=scene.app_idle,
         path=scene.path,
-        told=scene.told,
+        told={**scene.told, **_told_by_name(watch.name)},
         # Requests that were sent while it was empty may fail when it is full again.
         empty=watch.bare or (before is not None and before.empty),
         closer=tuple(watch.closer[address] for address in sorted(watch.closer)),
     )
+
+
+def _told_by_name(look: NameLook | None) -> Mapping[Cause, str]:
+    return {Cause.DNS: f"{look.name} does not resolve: {look.fault}"} if look and look.fault else {}
 
 
 def observed(watch: Watch, scene: Scene, gateway: str, known: Open) -> ObservedWindow:

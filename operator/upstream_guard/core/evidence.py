@@ -99,6 +99,23 @@ class CloserLook:
         return Cause.APP_ERROR if self.status >= 500 else None
 
 
+@dataclass(frozen=True, slots=True)
+class NameLook:
+    """One question of the operator's to the cluster's DNS for the Service's name.
+
+    Plain gateways mostly go by it, and where it does not resolve every endpoint is well and none is reached.
+
+    Attributes:
+        at: When it ended.
+        name: What was asked for, `shop.prod.svc.cluster.local`.
+        fault: Why there was no address, in words; empty where there was one.
+    """
+
+    at: float
+    name: str
+    fault: str = ""
+
+
 class Failure(StrEnum):
     """What a gateway counts of its own attempts at an upstream, whatever its metrics call it."""
 

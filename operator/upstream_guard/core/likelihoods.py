@@ -71,6 +71,11 @@ answers at the gateway that its profile does not expect weigh less (at most 5.6)
 may be met a packet earlier or later (reset or close, SYN or request unanswered), a firewall may drop or
 refuse, and a full backlog drops SYNs (Linux, `tcp_abort_on_overflow` off)."""
 
+TOLD: Final[Row] = {Cause.DNS: 6.0}
+"""By what the operator knows of a cause without having met a failed request: of DNS it has asked itself."""
+ASIDE: Final = 4.0
+"""The same of any other cause: a certificate's end, an edit that was predicted to fail."""
+
 COUNTED: Final[Mapping[Failure, Row]] = {
     Failure.CONNECT: {
         Cause.REFUSED: 2.0, Cause.STALE_UPSTREAM: 1.5, Cause.UNREACHABLE: 1.5, Cause.TLS: 1.0,

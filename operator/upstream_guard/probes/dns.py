@@ -27,6 +27,8 @@ TRY_SECONDS: Final = 1.0
 LOOKUP_SECONDS: Final = 3.0
 """How long a question may take with all servers and repetitions."""
 RESOLV_CONF: Final = Path("/etc/resolv.conf")
+CLUSTER_DOMAIN: Final = "cluster.local"
+"""What nearly every cluster calls itself (kubelet, `clusterDomain`)."""
 _MAX_DETAIL: Final = 200
 
 
@@ -89,6 +91,16 @@ class Resolver:
             self._resolver.read_resolv_conf(str(resolv_conf))
         except (OSError, dns.resolver.NoResolverConfiguration) as error:
             self._problem = f"{resolv_conf} names no DNS server: {error}"
+
+    @property
+    def cluster_domain(self) -> str:
+        """The cluster's own domain: what the kubelet wrote into a pod's `resolv.conf`, or the usual one.
+
+        It writes `search NAMESPACE.svc.DOMAIN svc.DOMAIN DOMAIN` (kubernetes.io, DNS for Services and Pods).
+        """
+        names = (name.to_text(omit_final_dot=True) for name in self._resolver.search)
+        found = (name.removeprefix("svc.") for name in names if name.startswith("svc."))
+        return next(found, CLUSTER_DOMAIN)
 
     async def ask(self, question: Question) -> Reply:
         """How one question ends; never raises."""

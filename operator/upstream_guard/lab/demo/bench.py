@@ -53,6 +53,8 @@ class Wish:
     nodes: int = NODES
     """How many, where the lab is brought up."""
     apps: Sequence[App] = (GO,)
+    operator_flags: Sequence[str] = ()
+    """Further flags of `upstream-guard run`."""
     profiled: bool = False
     """Say in a GatewayProfile where the operator reaches each gateway and its metrics. Needs `guarded`."""
 
@@ -71,9 +73,11 @@ class Bench:
     """The gateways of which the operator is told in GatewayProfiles."""
     _exposed: list[tuple[str, ServiceTarget]] = field(default_factory=list)
 
-    def expose(self, gateway: str, namespace: str, service: str, port: int = 80) -> Exposure:
+    def expose(
+        self, gateway: str, namespace: str, service: str, port: int = 80, resolver: str = ""
+    ) -> Exposure:
         """Put a port of a Service behind a gateway; `clear` takes the route away again."""
-        target = ServiceTarget(namespace, service, port, tls=port == TLS_PORT)
+        target = ServiceTarget(namespace, service, port, port == TLS_PORT, resolver)
         self._exposed.append((gateway, target))
         exposure = GATEWAYS[gateway].expose(self.cluster, target)
         if gateway in self.profiled:
@@ -200,7 +204,7 @@ def _operator(cluster: Cluster, wish: Wish, say: Reporter, stack: ExitStack) -> 
         stack.callback(replicas.uninstall, cluster, say)
     logs: list[Path] = []
     stack.callback(_save_logs, logs, wish.output, say)  # called when they have ended
-    running = stack.enter_context(replicas.operator(cluster, say))
+    running = stack.enter_context(replicas.operator(cluster, say, extra=wish.operator_flags))
     logs.extend(replica.log for replica in running)
     return running
 

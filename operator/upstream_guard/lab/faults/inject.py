@@ -13,8 +13,11 @@ from upstream_guard.lab import plan, process
 from upstream_guard.lab.demo.stage import Stage, container_pids, kubectl
 from upstream_guard.lab.demo.variants import APP_PORT
 from upstream_guard.lab.faults.model import Inject, Scene
+from upstream_guard.lab.faults.naming import dns_name
 from upstream_guard.lab.gateways import GATEWAYS, envoy_gateway, support
 from upstream_guard.lab.model import Cluster, LabError
+from upstream_guard.lab.nameserver import Fault as DnsFault
+from upstream_guard.lab.nameserver import Nameserver
 from upstream_guard.lab.report import QuietReporter
 
 LONGEST_SECONDS: Final = 120.0
@@ -198,6 +201,58 @@ async def no_room(scene: Scene) -> AsyncIterator[None]:
         await _delete_pods(scene.stage)
         yield
     await scene.stage.until_serving(pods)
+
+
+def _dns(scene: Scene) -> Nameserver:
+    """The cluster's DNS.
+
+    Raises:
+        LabError: the lab was brought up without.
+    """
+    if scene.dns is None:
+        raise LabError("this lab has no DNS server that could fail")
+    return scene.dns
+
+
+@asynccontextmanager
+async def nameless(scene: Scene) -> AsyncIterator[None]:
+    """DNS knows the service's name no more, as after its Service was renamed."""
+    records, name = _dns(scene).records, dns_name(scene.stage)
+    before = records.pop(name)
+    try:
+        yield
+    finally:
+        records[name] = before
+
+
+@asynccontextmanager
+async def stopped_dns(scene: Scene) -> AsyncIterator[None]:
+    """The DNS server has ended: nothing listens at its address."""
+    server = _dns(scene)
+
+    async def stop() -> None:
+        await asyncio.to_thread(server.stop)
+
+    async def start() -> None:
+        server.start()
+
+    async with _TOGETHER.held("dns-stopped", stop, start):
+        yield
+
+
+@asynccontextmanager
+async def failing_dns(scene: Scene) -> AsyncIterator[None]:
+    """The DNS server says that it cannot tell, as one whose own sources are away."""
+    server = _dns(scene)
+
+    async def fail() -> None:
+        server.fault = DnsFault.SERVFAIL
+
+    async def heal() -> None:
+        server.fault = DnsFault.NONE
+
+    async with _TOGETHER.held("dns-failing", fail, heal):
+        yield
 
 
 @asynccontextmanager

@@ -5,12 +5,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 
 from upstream_guard.core.causes import Cause
 from upstream_guard.lab.demo.runner import REQUEST_SECONDS
 from upstream_guard.lab.demo.stage import Stage
 from upstream_guard.lab.demo.tally import Record, percentile
 from upstream_guard.lab.model import Cluster
+from upstream_guard.lab.nameserver import Nameserver
 
 HOLD_SECONDS = 6.0
 SLOW_HOLD_SECONDS = REQUEST_SECONDS + 2.5
@@ -32,6 +34,17 @@ class Scene:
     cluster: Cluster
     stage: Stage
     gateway: str
+    dns: Nameserver | None = None
+    """The cluster's DNS, where the lab has one."""
+
+
+class Wire(StrEnum):
+    """How gateways go to a service of the matrix; what is appended to its name."""
+
+    CLEAR = ""
+    TLS = "tls"
+    NAMED = "dns"
+    """By its name, for which they ask DNS again and again."""
 
 
 Inject = Callable[[Scene], AbstractAsyncContextManager[None]]
@@ -50,7 +63,7 @@ class Fault:
         gateways: Those behind which it can be brought about; all where empty.
         keep_alive: Clients keep their connections.
         changing: A change is under way meanwhile.
-        secured: Of a service to which gateways go by TLS.
+        wire: How gateways go to the service.
         rate: Requests a second at most, where each costs so much that the machine itself would be the fault.
         hold: Seconds for which it stays on at least. Where requests hang, users have to give up first.
     """
@@ -62,7 +75,7 @@ class Fault:
     gateways: frozenset[str] = frozenset()
     keep_alive: bool = False
     changing: bool = False
-    secured: bool = False
+    wire: Wire = Wire.CLEAR
     rate: float = math.inf
     hold: float = HOLD_SECONDS
 

@@ -16,13 +16,15 @@ from upstream_guard.lab.demo.runner import BEFORE_SECONDS, Exposed, load_on, unt
 from upstream_guard.lab.demo.session import own_namespace
 from upstream_guard.lab.demo.stage import Stage
 from upstream_guard.lab.demo.variants import Variant
-from upstream_guard.lab.faults.model import EARLY, Fault, Scene, Told, Trial, make_trial
+from upstream_guard.lab.faults.model import EARLY, Fault, Scene, Told, Trial, Wire, make_trial
+from upstream_guard.lab.faults.naming import KNOWN, publish
 from upstream_guard.lab.faults.pulse import Operator, unready
 from upstream_guard.lab.faults.secured import secured_deployment, secured_service
 from upstream_guard.lab.faults.windows import opening, windows
-from upstream_guard.lab.gateways.model import RunningGateway
+from upstream_guard.lab.gateways.model import RunningGateway, ServiceTarget
 from upstream_guard.lab.gateways.profile import gateway_profile
 from upstream_guard.lab.model import Cluster, LabError
+from upstream_guard.lab.nameserver import Nameserver
 from upstream_guard.lab.replicas import Replica
 
 Json = dict[str, Any]
@@ -51,7 +53,8 @@ class Plan:
         faults: In order.
         repeats: Of each fault.
         rate: Requests a second.
-        expose: Puts a Service's port behind a gateway. Blocking; called in a thread.
+        expose: Puts a Service's port behind a gateway, which asks a DNS server for its name where one is
+            given. Blocking; called in a thread.
         keep: Leave the namespace behind.
         done: Told each trial as it ends.
         doing: Told what is being done, for which gateway.
@@ -59,13 +62,14 @@ class Plan:
         forget: Makes the machine forget connections to pods that are gone. Blocking.
         crew: The operator's processes where the lab runs them, as they are now.
         at_once: Gateways behind which a fault is on at the same time, at most.
+        dns: The DNS server that the operator asks; None where the lab has none.
     """
 
     gateways: dict[str, RunningGateway]
     faults: Sequence[Fault]
     repeats: int
     rate: float
-    expose: Callable[[str, str, str, int], Exposed]
+    expose: Callable[[str, str, str, int, str], Exposed]
     keep: bool
     done: Callable[[Trial], None]
     doing: Callable[[str, str], None]
@@ -73,6 +77,7 @@ class Plan:
     forget: Callable[[Iterable[str]], None] = lambda _addresses: None
     crew: Sequence[Replica] = ()
     at_once: int = 64
+    dns: Nameserver | None = None
 
 
 def rounds(plan: Plan) -> Iterator[list[tuple[str, Fault, int]]]:
@@ -170,36 +175,38 @@ async def conduct(cluster: Cluster, client: KubeClient, plan: Plan) -> None:
     """
     async with AsyncExitStack() as stack:
         namespace = await stack.enter_async_context(own_namespace(cluster, keep=plan.keep))
-        places: dict[tuple[str, bool], Place] = {}
+        places: dict[tuple[str, Wire], Place] = {}
         operator = Operator(client, plan.crew)
-        for gateway, kinds in services(plan).items():
-            for secured in kinds:
-                plan.doing(gateway, f"bringing the service up{' over TLS' if secured else ''}")
-                name = service_name(gateway, secured=secured)
-                stage = Stage(cluster, client, namespace, name, secured=secured)
-                places[gateway, secured] = await prepare(
-                    stack, stage, gateway, plan, operator, kinds=kinds, secured=secured
+        if plan.dns is not None:
+            await publish(plan.dns, cluster, KNOWN)
+        for gateway, wires in services(plan).items():
+            for wire in wires:
+                name = service_name(gateway, wire)
+                plan.doing(gateway, f"bringing {name} up")
+                stage = Stage(cluster, client, namespace, name, secured=wire is Wire.TLS)
+                places[gateway, wire] = await prepare(
+                    stack, stage, gateway, plan, operator, wires=wires, wire=wire
                 )
         for todo in rounds(plan):
             await asyncio.gather(
                 *(
-                    _try(places[gateway, fault.secured], fault, repeat, plan)
+                    _try(places[gateway, fault.wire], fault, repeat, plan)
                     for gateway, fault, repeat in todo
                 )
             )
 
 
-def services(plan: Plan) -> dict[str, tuple[bool, ...]]:
-    """Behind each gateway: whether the services that its faults need speak TLS."""
+def services(plan: Plan) -> dict[str, tuple[Wire, ...]]:
+    """Behind each gateway: how it goes to the services that its faults need."""
     return {
-        gateway: tuple(sorted({f.secured for f in plan.faults if f.possible(gateway)}))
+        gateway: tuple(sorted({f.wire for f in plan.faults if f.possible(gateway)}))
         for gateway in plan.gateways
     }
 
 
-def service_name(gateway: str, *, secured: bool) -> str:
+def service_name(gateway: str, wire: Wire = Wire.CLEAR) -> str:
     """Of the service behind a gateway."""
-    return f"shop-{gateway}{'-tls' if secured else ''}"
+    return "-".join(filter(None, ("shop", gateway, wire.value)))
 
 
 async def prepare(
@@ -209,8 +216,8 @@ async def prepare(
     plan: Plan,
     operator: Operator,
     *,
-    kinds: Sequence[bool] = (False,),
-    secured: bool = False,
+    wires: Sequence[Wire] = (Wire.CLEAR,),
+    wire: Wire = Wire.CLEAR,
 ) -> Place:
     """Bring a guarded service up behind a gateway; what is to be taken down again goes onto the stack.
 
@@ -220,24 +227,27 @@ async def prepare(
         gateway: In front.
         plan: The session's.
         operator: Who guards it.
-        kinds: Of all services behind this gateway, whether they speak TLS: one profile tells of them.
-        secured: Whether this one does.
+        wires: How it goes to all services behind this gateway: one profile tells of them.
+        wire: How it goes to this one.
 
     Raises:
-        LabError: it did not come up in time.
+        LabError: it did not come up in time, or is to be found by name in a lab without DNS.
     """
     client, namespace, name = stage.client, stage.namespace, stage.name
     service = variants.service(namespace=namespace, name=name)
     deployment = variants.deployment(
         Variant.GUARDED, namespace=namespace, name=name, replicas=REPLICAS, start_delay=0
     )
-    if secured:
+    if wire is Wire.TLS:
         service, deployment = secured_service(service), secured_deployment(deployment)
     await stage.apply(service)
     await stack.enter_async_context(stage)
     port = service["spec"]["ports"][0]["port"]
-    exposure = await asyncio.to_thread(plan.expose, gateway, namespace, name, port)
-    behind = [f"{namespace}/{service_name(gateway, secured=kind)}" for kind in kinds]
+    if plan.dns is not None:
+        await publish(plan.dns, stage.cluster, ServiceTarget(namespace, name))
+    resolver = _resolver(plan) if wire is Wire.NAMED else ""
+    exposure = await asyncio.to_thread(plan.expose, gateway, namespace, name, port, resolver)
+    behind = [f"{namespace}/{service_name(gateway, other)}" for other in wires]
     profile = gateway_profile(plan.gateways[gateway], behind)
     stack.push_async_callback(stage.delete, profile)
     await stage.apply(guard(namespace, name, exposure.host, plan.rate), profile)
@@ -247,7 +257,15 @@ async def prepare(
     watch = Watch(client, namespace, name)
     await stack.enter_async_context(watch.mirror)
     await stack.enter_async_context(watch.ear)
-    return Place(Scene(stage.cluster, stage, gateway), exposure, watch, operator, plan.rate)
+    scene = Scene(stage.cluster, stage, gateway, plan.dns)
+    return Place(scene, exposure, watch, operator, plan.rate)
+
+
+def _resolver(plan: Plan) -> str:
+    if plan.dns is None:
+        raise LabError("a gateway that goes by names needs a DNS server")
+    host, port = plan.dns.address
+    return f"{host}:{port}"
 
 
 async def _until_protected(client: KubeClient, stage: Stage) -> None:

@@ -4,12 +4,14 @@ from typing import Final
 
 from upstream_guard.core.causes import Cause
 from upstream_guard.lab.faults import inject
-from upstream_guard.lab.faults.model import SLOW_HOLD_SECONDS, Fault
+from upstream_guard.lab.faults.model import SLOW_HOLD_SECONDS, Fault, Wire
 
 THROUGH_CLUSTER_IP: Final = frozenset({"nginx", "haproxy", "caddy", "httpd"})
 TO_PODS: Final = frozenset({"contour", "envoy-gateway"})
 TO_TLS: Final = frozenset({"nginx", "haproxy", "caddy", "contour"})
 """The lab can lead them to a service that speaks TLS."""
+GOES_BY_NAME: Final = frozenset({"nginx", "haproxy", "caddy"})
+"""The lab can have them ask DNS for a service's name."""
 KEEPS_UPSTREAMS: Final = frozenset({"haproxy", "httpd"}) | TO_PODS
 """They reuse upstream connections and do not replay what breaks on one."""
 OF_ITS_OWN_ADDRESS: Final = THROUGH_CLUSTER_IP | {"envoy-gateway"}
@@ -65,7 +67,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
         _only(Cause.TLS),
         inject.sample("tls-refuse"),
         gateways=TO_TLS,
-        secured=True,
+        wire=Wire.TLS,
     ),
     Fault(
         "tls-forgotten",
@@ -73,7 +75,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
         _only(Cause.PROTOCOL_MISMATCH),
         inject.sample("tls-plain"),
         gateways=TO_TLS,
-        secured=True,
+        wire=Wire.TLS,
     ),
     Fault(
         "read-timeout",
@@ -136,6 +138,31 @@ FAULTS: Final[tuple[Fault, ...]] = (
         _only(Cause.NO_ENDPOINTS),
         inject.no_room,
         hold=SLOW_HOLD_SECONDS,
+    ),
+    Fault(
+        "dns-no-name",
+        "DNS does not know the service's name",
+        _only(Cause.DNS),
+        inject.nameless,
+        gateways=GOES_BY_NAME,
+        wire=Wire.NAMED,
+    ),
+    Fault(
+        "dns-down",
+        "the DNS server is stopped",
+        _only(Cause.DNS),
+        inject.stopped_dns,
+        gateways=GOES_BY_NAME,
+        wire=Wire.NAMED,
+        hold=SLOW_HOLD_SECONDS,
+    ),
+    Fault(
+        "dns-failing",
+        "DNS answers SERVFAIL",
+        _only(Cause.DNS),
+        inject.failing_dns,
+        gateways=GOES_BY_NAME,
+        wire=Wire.NAMED,
     ),
     Fault(
         "stale-upstream",

@@ -13,7 +13,7 @@ from upstream_guard.lab.gateways.plain import (
     PlainGateway,
     Setup,
     Spawn,
-    split_upstream,
+    parse_upstream,
 )
 from upstream_guard.lab.model import Reporter
 from upstream_guard.lab.packages import Need
@@ -28,6 +28,7 @@ class Caddy:
     default_port: int = 8480
     contained: bool = False
     config_file: str = "Caddyfile"
+    resolves: bool = True
 
     def needs(self) -> tuple[Need, ...]:
         """Nothing: it is built from its Go module."""
@@ -85,13 +86,21 @@ http://:{setup.port} {{
 
 def _site(host: str, port: int, upstream: str) -> str:
     # Caddy takes the scheme from the address, and verifies unless told otherwise.
-    secured, _ = split_upstream(upstream)
-    transport = " {\n\t\ttransport http {\n\t\t\ttls_insecure_skip_verify\n\t\t}\n\t}"
+    to = parse_upstream(upstream)
+    options = []
+    if to.secured:
+        options.append("tls_insecure_skip_verify")
+    if to.resolver:
+        # It asks for each connection, and keeps connections: those it has would serve on for minutes.
+        options += [f"resolvers {to.resolver}", "keepalive off"]
+    lines = "".join(f"\n\t\t\t{option}" for option in options)
+    transport = f" {{\n\t\ttransport http {{{lines}\n\t\t}}\n\t}}" if options else ""
+    scheme = "https://" if to.secured else ""
     return f"""\
 http://{host}:{port} {{
 	bind {support.LOOPBACK}
 	log
-	reverse_proxy {upstream}{transport if secured else ""}
+	reverse_proxy {scheme}{to.address}{transport}
 }}"""
 
 

@@ -157,6 +157,10 @@ class EnvoyGateway:
             envoy.apply(cluster, manifests(certificates))
             address = _ready_service(cluster)
             _route_services("replace")
+            # Envoy that finds nobody waits longer and longer, for up to 30 s, before it asks again.
+            support.wait_for(
+                lambda: support.listens(XDS_PORT, address), support.START_SECONDS, f"{NAME}'s xDS"
+            )
             document = bootstrap(address, certificates)
             support.write(folder / "envoy.json", json.dumps(document, indent=1))
             support.start(cluster, _ENVOY, envoy_command(proxy, folder), netns=plan.EDGE)

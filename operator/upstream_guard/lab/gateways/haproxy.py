@@ -6,12 +6,13 @@ from pathlib import Path
 
 from upstream_guard.lab.gateways import support
 from upstream_guard.lab.gateways.plain import (
+    DNS_SECONDS,
     REVISION_HEADER,
     UNROUTED,
     PlainGateway,
     Setup,
     Spawn,
-    split_upstream,
+    parse_upstream,
 )
 from upstream_guard.lab.model import Reporter
 from upstream_guard.lab.packages import Need
@@ -26,6 +27,7 @@ class Haproxy:
     default_port: int = 8380
     contained: bool = False
     config_file: str = "haproxy.cfg"
+    resolves: bool = True
 
     def needs(self) -> tuple[Need, ...]:
         """Debian's haproxy, whose service is not used."""
@@ -52,6 +54,8 @@ class Haproxy:
         backends = "\n".join(
             f"backend {host}\n  server upstream {_server(upstream)}" for host, upstream in routes
         )
+        used = sorted({parse_upstream(upstream).resolver for _, upstream in routes} - {""})
+        sections = "\n".join(map(_section, used))
         return f"""\
 global
   log stdout format raw local0
@@ -74,6 +78,7 @@ frontend gateway
   bind {support.LOOPBACK}:{setup.port} backlog 4096
 {rules}
   default_backend unrouted
+{sections}
 backend unrouted
   http-request return status {UNROUTED} hdr {REVISION_HEADER} {setup.revision}
 {backends}
@@ -102,8 +107,31 @@ backend unrouted
 
 
 def _server(upstream: str) -> str:
-    secured, address = split_upstream(upstream)
-    return f"{address} ssl verify none" if secured else address
+    to = parse_upstream(upstream)
+    if to.resolver:
+        # Without an answer at its start it begins without the server, and takes it up later.
+        section = _resolvers(to.resolver)
+        return f"{to.address} resolvers {section} resolve-prefer ipv4 init-addr none"
+    return f"{to.address} ssl verify none" if to.secured else to.address
+
+
+def _section(resolver: str) -> str:
+    """About a DNS server. Of what it says last known good addresses hold a second, by default half a minute."""
+    holds = "\n".join(
+        f"  hold {kind} {DNS_SECONDS}s" for kind in ("valid", "nx", "timeout", "refused", "other")
+    )
+    return f"""\
+resolvers {_resolvers(resolver)}
+  nameserver lab {resolver}
+  resolve_retries 2
+  timeout resolve {DNS_SECONDS}s
+  timeout retry {DNS_SECONDS}s
+{holds}"""
+
+
+def _resolvers(resolver: str) -> str:
+    """Name of the section about a DNS server."""
+    return f"dns-{resolver.replace(':', '-')}"
 
 
 ADDON = PlainGateway(Haproxy())

@@ -16,7 +16,7 @@ from upstream_guard.lab.gateways.plain import (
     PlainGateway,
     Setup,
     Spawn,
-    split_upstream,
+    parse_upstream,
 )
 from upstream_guard.lab.model import LabError, Reporter
 from upstream_guard.lab.packages import Need
@@ -34,6 +34,7 @@ class Httpd:
     default_port: int = 8580
     contained: bool = False
     config_file: str = "httpd.conf"
+    resolves: bool = False
 
     def needs(self) -> tuple[Need, ...]:
         """Debian's apache2, whose service is not used."""
@@ -124,14 +125,14 @@ def _modules_folder() -> str:
 
 
 def _virtual_host(setup: Setup, host: str, upstream: str) -> str:
-    secured, address = split_upstream(upstream)
-    if secured:
+    to = parse_upstream(upstream)
+    if to.secured:
         raise LabError("the lab's httpd goes to services in clear only")
     return f"""\
 <VirtualHost {support.LOOPBACK}:{setup.port}>
   ServerName {host}
   CustomLog {setup.folder}/access.log upstream
-  ProxyPass / http://{address}/
+  ProxyPass / http://{to.address}/
 </VirtualHost>"""
 
 

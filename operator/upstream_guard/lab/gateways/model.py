@@ -6,6 +6,7 @@ from typing import Final, Protocol
 from upstream_guard.lab.model import Cluster, Reporter
 from upstream_guard.lab.packages import Need
 
+CLUSTER_DOMAIN: Final = "cluster.local"
 TLS_PORT: Final = 443
 """Of the lab's Services that speak TLS."""
 
@@ -20,6 +21,13 @@ class ServiceTarget:
     """The Service's port, not the pods'."""
     tls: bool = False
     """Gateways go there by TLS, and verify nothing."""
+    resolver: str = ""
+    """DNS server, `address:port`, that a plain gateway asks for the Service's name; empty: it goes by the ClusterIP."""
+
+    @property
+    def dns_name(self) -> str:
+        """The Service's name in the cluster's DNS."""
+        return f"{self.name}.{self.namespace}.svc.{CLUSTER_DOMAIN}"
 
     @property
     def host(self) -> str:

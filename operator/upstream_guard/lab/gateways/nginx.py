@@ -10,12 +10,13 @@ from pathlib import Path
 
 from upstream_guard.lab.gateways import support
 from upstream_guard.lab.gateways.plain import (
+    DNS_SECONDS,
     REVISION_HEADER,
     UNROUTED,
     PlainGateway,
     Setup,
     Spawn,
-    split_upstream,
+    parse_upstream,
 )
 from upstream_guard.lab.model import Reporter
 from upstream_guard.lab.packages import Need
@@ -34,6 +35,7 @@ class Nginx:
     default_port: int = 8180
     contained: bool = True
     config_file: str = "nginx.conf"
+    resolves: bool = True
 
     def needs(self) -> tuple[Need, ...]:
         """Debian's nginx, whose service is not used."""
@@ -108,13 +110,19 @@ events {{
 
 
 def _server(setup: Setup, host: str, upstream: str) -> str:
-    secured, address = split_upstream(upstream)
+    to = parse_upstream(upstream)
+    # With a variable it asks DNS again and again; a name alone is resolved when it starts.
+    resolving = f"""\
+    resolver {to.resolver} valid={DNS_SECONDS}s ipv6=off;
+    set $named {to.address};
+"""
     return f"""\
   server {{
     listen {support.LOOPBACK}:{setup.port};
     server_name {host};
+{resolving if to.resolver else ""}\
     location / {{
-      proxy_pass {"https" if secured else "http"}://{address};
+      proxy_pass {"https" if to.secured else "http"}://{"$named" if to.resolver else to.address};
     }}
   }}"""
 

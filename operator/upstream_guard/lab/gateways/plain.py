@@ -30,8 +30,12 @@ REVISION_HEADER: Final = "X-Lab-Revision"
 """Goes with that answer: the revision of the routes that are in force."""
 ADMIN_OFFSET: Final = 1000
 """From a gateway's default port to that of its metrics or admin API."""
+RESOLVED_BY: Final = "@"
+"""Goes between the name of an upstream and the DNS server that is asked for it."""
 SECURED: Final = "https://"
 """Goes before the address of an upstream that speaks TLS."""
+DNS_SECONDS: Final = 1
+"""How long an answer of DNS holds: as long as the TTL of the lab's own."""
 _RESEND_SECONDS: Final = 1.0
 """A reload asked for while another was under way may be lost; it is asked for again."""
 _STATE_FILE = "gateway.json"
@@ -50,7 +54,7 @@ class Setup:
     admin_port: int
     """For metrics or an admin API; also on the loopback address."""
     routes: Mapping[str, str]
-    """Host → `address:port` of the upstream, after `https://` where it speaks TLS."""
+    """Host → `address:port` of the upstream, after `https://` where it speaks TLS; or `name:port@resolver`."""
 
     @property
     def revision(self) -> str:
@@ -81,6 +85,10 @@ class Engine(Protocol):
     @property
     def config_file(self) -> str:
         """Name of the configuration file."""
+
+    @property
+    def resolves(self) -> bool:
+        """Whether the lab can have it ask a DNS server for names of upstreams."""
 
     def needs(self) -> tuple[Need, ...]:
         """Operating-system packages it stands on."""
@@ -149,6 +157,10 @@ class PlainGateway:
             LabError: if the gateway is not up, or the Service or its port does not exist.
         """
         upstream = f"{SECURED if target.tls else ''}{upstream_address(cluster, target)}"
+        if target.resolver:
+            if not self.engine.resolves:
+                raise LabError(f"the lab's {self.name} goes by addresses only")
+            upstream = f"{target.dns_name}:{target.port}{RESOLVED_BY}{target.resolver}"
         with support.locked(cluster, self.name):
             setup = self._need(cluster)
             routes = {**setup.routes, target.host: upstream}
@@ -269,9 +281,25 @@ class PlainGateway:
         )
 
 
-def split_upstream(upstream: str) -> tuple[bool, str]:
-    """Whether an upstream of a `Setup` speaks TLS, and its `address:port`."""
-    return upstream.startswith(SECURED), upstream.removeprefix(SECURED)
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """One upstream of a `Setup`.
+
+    Attributes:
+        address: `address:port`, or `name:port` where there is a resolver.
+        secured: It speaks TLS.
+        resolver: The DNS server that is asked for its name, `address:port`; empty where it has none.
+    """
+
+    address: str
+    secured: bool
+    resolver: str
+
+
+def parse_upstream(text: str) -> Upstream:
+    """An upstream as `Setup.routes` has it."""
+    address, _, resolver = text.removeprefix(SECURED).partition(RESOLVED_BY)
+    return Upstream(address, text.startswith(SECURED), resolver)
 
 
 def upstream_address(cluster: Cluster, target: ServiceTarget) -> str:
