@@ -9,6 +9,9 @@ About 20 minutes a gateway: 3 to 5 until it is measured, 20 guarded restarts of 
 search. As root on Linux; interrupted, the same command goes on where it was:
 
     .venv/bin/python tests/bench/hook_bench.py --json hooks.json
+
+A gateway that keeps a client's connection to the pod that it has (HAProxy) asks that pod until the app ends the connection, whatever
+hooks do: what remains then is the app's, and `--app go-graceful` shows it with an app that finishes its requests.
 """
 
 import asyncio
@@ -25,7 +28,7 @@ from rollouts import Json, Rows, Scene
 
 from upstream_guard.lab.demo.runner import Cell
 from upstream_guard.lab.demo.scenarios import SCENARIOS
-from upstream_guard.lab.demo.variants import Variant
+from upstream_guard.lab.demo.variants import APPS, GO, App, Variant
 
 ROLLOUT = SCENARIOS["rollout"]
 WITHIN_SECONDS = 1
@@ -41,6 +44,7 @@ class Plan:
     repeats: int
     hooks: tuple[int, ...]
     hook_repeats: int
+    app: App = GO
 
 
 def guarded_key(gateway: str, repeat: int) -> str:
@@ -80,16 +84,17 @@ async def measure(scene: Scene, rows: Rows, plan: Plan) -> None:
 
     async def passes(hook: int) -> bool:
         for repeat in range(1, plan.hook_repeats + 1):
-            cell = Cell(gateway, ROLLOUT, Variant.TUNED, repeat, hook=hook)
+            cell = Cell(gateway, ROLLOUT, Variant.TUNED, repeat, plan.app, hook)
             if (await run(hook_key(gateway, hook, repeat), cell))["failed"]:
                 return False
         return True
 
     for repeat in range(1, plan.repeats + 1):
-        await run(guarded_key(gateway, repeat), Cell(gateway, ROLLOUT, Variant.GUARDED, repeat))
+        cell = Cell(gateway, ROLLOUT, Variant.GUARDED, repeat, plan.app)
+        await run(guarded_key(gateway, repeat), cell)
     for hook in plan.hooks:
         for repeat in range(1, plan.hook_repeats + 1):
-            cell = Cell(gateway, ROLLOUT, Variant.TUNED, repeat, hook=hook)
+            cell = Cell(gateway, ROLLOUT, Variant.TUNED, repeat, plan.app, hook)
             await run(hook_key(gateway, hook, repeat), cell)
     found = await shortest(passes, min(plan.hooks))
     rows.add(f"{gateway}/shortest", {"seconds": found})
@@ -97,7 +102,7 @@ async def measure(scene: Scene, rows: Rows, plan: Plan) -> None:
 
 async def behind(gateway: str, rows: Rows, plan: Plan) -> None:
     """Bring one gateway up, have it measured, and do what is to be done."""
-    with rollouts.lab(gateway) as bench:
+    with rollouts.lab(gateway, apps=(plan.app,)) as bench:
         async with rollouts.scene(bench, gateway) as scene:
             click.echo(f"{gateway}: until it is measured")
             found = await scene.until_measured()
@@ -161,6 +166,10 @@ def _verdict(gateway: str, rows: Rows, guarded: Sequence[Json], repeats: int) ->
 )  # fmt: skip
 @click.option("--hook-repeats", default=3, show_default=True, help="Restarts with each fixed hook.")
 @click.option("--rate", default=300.0, show_default=True, help="Requests a second.")
+@click.option(
+    "--app", "name", type=click.Choice(list(APPS)), default=GO.name, show_default=True,
+    help="Which sample is restarted.",
+)  # fmt: skip
 @rollouts.kept_option
 def main(
     gateways: tuple[str, ...],
@@ -169,11 +178,13 @@ def main(
     hooks: tuple[int, ...],
     hook_repeats: int,
     rate: float,
+    name: str,
     kept: float,
 ) -> None:
     """Count failed requests of guarded rolling restarts, and search the shortest fixed hook."""
-    plan = Plan(rate, kept, repeats, tuple(sorted(set(hooks))), hook_repeats)
-    rows = Rows(path, {"rate": rate, "kept": kept})
+    plan = Plan(rate, kept, repeats, tuple(sorted(set(hooks))), hook_repeats, APPS[name])
+    told = {} if plan.app is GO else {"app": name}
+    rows = Rows(path, {"rate": rate, "kept": kept, **told})
     for gateway in gateways:
         enough = guarded_key(gateway, repeats) in rows
         if not enough or f"{gateway}/shortest" not in rows:

@@ -199,8 +199,8 @@ def test_a_fixed_hook_leaves_the_app_time_to_end(
 
 
 def test_every_sample_server_can_stand_behind_a_gateway() -> None:
-    images_of = {"go": images.UPSTREAM_IMAGE}
-    assert list(variants.APPS) == ["go", "node", "gunicorn", "uvicorn"]
+    images_of = dict.fromkeys(("go", "go-graceful"), images.UPSTREAM_IMAGE)
+    assert list(variants.APPS) == ["go", "go-graceful", "node", "gunicorn", "uvicorn"]
     for name, app in variants.APPS.items():
         made = variants.deployment(
             Variant.PLAIN, namespace="demo", name="shop", replicas=1, start_delay=0, app=app

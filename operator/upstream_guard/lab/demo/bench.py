@@ -182,8 +182,9 @@ def _is_wanted(present: Cluster, provider: Provider, wish: Wish) -> bool:
 
 def _images(apps: Sequence[App], say: Reporter) -> list[Path]:
     """Archives of the images that these apps are in."""
-    build = {app.image: build_upstream_image if app is GO else build_servers_image for app in apps}
-    return [made(say) for made in build.values()]
+    makers = {GO.image: build_upstream_image}
+    images = dict.fromkeys(app.image for app in apps)
+    return [makers.get(image, build_servers_image)(say) for image in images]
 
 
 def _load_image(provider: Provider, cluster: Cluster, archive: Path, say: Reporter) -> None:

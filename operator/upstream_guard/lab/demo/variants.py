@@ -37,20 +37,25 @@ class App:
         name: What users call it.
         image: It is in there.
         args: Which of the image's servers.
+        env: What it is told beside, by name.
         obeys: Whether it fails on command, and tells how it is.
     """
 
     name: str
     image: str
     args: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
     obeys: bool = False
 
 
 GO: Final = App("go", IMAGE, obeys=True)
+GO_GRACEFUL: Final = App("go-graceful", IMAGE, env=(("FAULT", "graceful"),), obeys=True)
+"""As Go is meant to be written: on SIGTERM `http.Server.Shutdown`, which closes idle connections and finishes requests."""
 APPS: Final[Mapping[str, App]] = {
     app.name: app
     for app in (
         GO,
+        GO_GRACEFUL,
         *(App(name, SERVERS_IMAGE, (name,)) for name in ("node", "gunicorn", "uvicorn")),
     )
 }
@@ -95,7 +100,10 @@ def deployment(
         **({"args": list(app.args)} if app.args else {}),
         "imagePullPolicy": "IfNotPresent",
         "ports": [{"name": "http", "containerPort": APP_PORT}],
-        "env": [{"name": "START_DELAY_SECONDS", "value": f"{start_delay:g}"}],
+        "env": [
+            {"name": "START_DELAY_SECONDS", "value": f"{start_delay:g}"},
+            *({"name": key, "value": value} for key, value in app.env),
+        ],
     }
     if variant is Variant.TUNED:
         container["readinessProbe"] = {

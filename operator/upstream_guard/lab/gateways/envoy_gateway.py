@@ -157,6 +157,8 @@ class EnvoyGateway:
             envoy.apply(cluster, manifests(certificates))
             address = _ready_service(cluster)
             _route_services("replace")
+            # Who asks the controller (1.9.1) before it has taken up the Gateway is never told anything.
+            _lead_service_here(cluster)
             # Envoy that finds nobody waits longer and longer, for up to 30 s, before it asks again.
             support.wait_for(
                 lambda: support.listens(XDS_PORT, address), support.START_SECONDS, f"{NAME}'s xDS"
@@ -165,7 +167,6 @@ class EnvoyGateway:
             support.write(folder / "envoy.json", json.dumps(document, indent=1))
             support.start(cluster, _ENVOY, envoy_command(proxy, folder), netns=plan.EDGE)
             support.until_listening(cluster, _ENVOY, ADMIN_PORT, plan.EDGE_ADDRESS)
-            _lead_service_here(cluster)
             support.write(folder / _STATE_FILE, json.dumps({"xds": address}))
 
 
