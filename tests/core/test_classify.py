@@ -195,6 +195,43 @@ def test_more_than_the_gateway_lets_through_at_once() -> None:
     assert found.confidence >= 90
 
 
+def test_a_list_that_is_empty_because_every_endpoint_fails_is_not_why() -> None:
+    """Seen in the fault matrix: Contour, every app killed, and the kubelet takes its time to say that they are back."""
+    case = Case(
+        behaviour("contour"),
+        bad(Cause.REFUSED),
+        routes=(met(503, "no healthy upstream", times=11), met(503, ENVOY + "remote connection failure", times=13)),
+        statuses={503: 198},
+        failures={Failure.EMPTY: 57, Failure.CONNECT: 133, Failure.RESPONSE: 7},
+        empty=True,
+    )  # fmt: skip
+    found = classify(case)
+    assert found.cause is Cause.REFUSED
+    nobody = replace(
+        case, endpoints=tuple(replace(e, left=True, listed=False) for e in case.endpoints)
+    )
+    assert classify(nobody).cause is Cause.NO_ENDPOINTS
+
+
+def test_what_one_request_of_many_met_is_not_why() -> None:
+    """Seen in the fault matrix: HAProxy, every pod deleted, and one request met a pod that was just ending."""
+    gone = tuple(replace(e, listed=False, left=True, good=False) for e in good(1))
+    case = Case(
+        behaviour("haproxy"),
+        gone,
+        routes=(
+            met(502, HAPROXY, times=1),
+            met(0, "no response in time", pace=2.0, times=32, cause=Cause.READ_TIMEOUT),
+        ),
+        failures={Failure.CONNECT: 45, Failure.RESPONSE: 2},
+        empty=True,
+    )
+    found = classify(case)
+    assert found.cause is Cause.NO_ENDPOINTS
+    assert "answered 502" not in found.evidence
+    assert "2 × connection broken" not in found.evidence
+
+
 class TestBlocked:
     """Direct probes are good, and between gateway and endpoints packets are dropped."""
 

@@ -499,6 +499,26 @@ class TestCloserLook:
         assert (play.watch.closer, play.watch.looked) == ({}, 0)
 
 
+class TestEmptiedForAMoment:
+    """Every pod is replaced at once, and the gateway goes on to use the old ones."""
+
+    @pytest.mark.parametrize(
+        ("seconds", "cause"), [(3, Cause.NO_ENDPOINTS), (12, Cause.STALE_UPSTREAM)]
+    )
+    def test_what_fails_long_after_the_list_was_full_again_fails_for_another_reason(
+        self, seconds, cause
+    ) -> None:
+        play = Play()
+        play.keep_asking(1)
+        play.set(endpoints=tuple(replace(endpoint(n), listed=False) for n in (1, 2, 3)))
+        play.keep_asking(1, 503)
+        play.set(endpoints=tuple(endpoint(n) for n in (4, 5, 6)))
+        play.keep_asking(seconds, 503)
+        play.keep_asking(20)
+        assert play.kinds[-1] == "closed"
+        assert play.last.cause is cause
+
+
 class TestNameLook:
     """The gateway goes by the Service's name, and the cluster's DNS does not know it any more."""
 

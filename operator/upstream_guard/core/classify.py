@@ -16,6 +16,7 @@ response (15.6.5). Products differ from it, so the RFC only stands in where a ga
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -39,6 +40,8 @@ from upstream_guard.core.observed import Extent
 from upstream_guard.core.predict.gateway import UNKNOWN_BEHAVIOUR, Answer, Behaviour
 from upstream_guard.core.tuning import Evidence
 
+MINOR: Final = 16
+"""One kind of failure among so many is of the window's edges: what it began or ended with, and not its cause."""
 BROKEN_OFF: Final = 0.3
 """How probable the answer to a broken connection is where the app hangs, of what it is where it closes early."""
 MAX_EVIDENCE: Final = 512
@@ -307,17 +310,8 @@ def _closer(case: Case) -> Iterator[Seen]:
 
 
 def _answers(case: Case) -> Iterator[Seen]:
-    total: dict[Sign, int] = {}
-    for route in case.routes:
-        for sign, times in route.signs.items():
-            if times > 0:
-                total[sign] = total.get(sign, 0) + times
     asked = sum(route.failed + route.good for route in case.routes)
-    kinds: dict[Sign, list[tuple[Sign, int]]] = {}
-    for sign, times in sorted(total.items(), key=lambda item: (-item[1], _sortable(item[0]))):
-        kinds.setdefault(replace(sign, pace=0.0), []).append((sign, times))
-    # One answer at three paces is one kind of answer that was met three times, and not three kinds.
-    for kind, found in kinds.items():
+    for kind, found in _kinds(case.routes):
         times = sum(number for _, number in found)
         words = f"route probes: {times} of {asked} {_sign_words(found[0][0])}"
         yield Seen(_mean(((sign_row(s, case.behaviour), n) for s, n in found), times), times, words)
@@ -363,6 +357,22 @@ def sign_row(sign: Sign, behaviour: Behaviour, *, timed: bool = True) -> Row:
         for cause in Cause:
             row[cause] += math.log(_of_pace(sign, cause, behaviour))
     return row
+
+
+def _kinds(routes: Iterable[RouteSeen]) -> Iterator[tuple[Sign, list[tuple[Sign, int]]]]:
+    """Kinds of failed answers, each with its signs by pace and how often they were met; without `MINOR` ones.
+
+    One answer at three paces is one kind of answer that was met three times, and not three kinds.
+    """
+    total: Counter[Sign] = Counter()
+    for route in routes:
+        total.update({sign: times for sign, times in route.signs.items() if times > 0})
+    kinds: dict[Sign, list[tuple[Sign, int]]] = {}
+    for sign, times in sorted(total.items(), key=lambda item: (-item[1], _sortable(item[0]))):
+        kinds.setdefault(replace(sign, pace=0.0), []).append((sign, times))
+    for kind, found in kinds.items():
+        if sum(times for _, times in found) * MINOR > total.total():
+            yield kind, found
 
 
 def _mean(rows: Iterable[tuple[Row, int]], total: int) -> Row:
@@ -542,8 +552,9 @@ def is_foreign_page(sign: Sign, behaviour: Behaviour) -> bool:
 
 
 def _counted(case: Case) -> Iterator[Seen]:
-    for kind, times in sorted(case.failures.items()):
-        if times > 0 and kind in COUNTED:
+    known = {kind: times for kind, times in case.failures.items() if kind in COUNTED}
+    for kind, times in sorted(known.items()):
+        if times * MINOR > sum(known.values()):
             yield Seen(COUNTED[kind], times, f"gateway's metrics: {times} × {_COUNTED_WORDS[kind]}")
 
 
@@ -570,7 +581,10 @@ def _circumstances(case: Case) -> Iterator[tuple[Circumstance, str]]:
 
 def _of_list(case: Case) -> Iterator[tuple[Circumstance, str]]:
     listed, left = case.listed, tuple(e for e in case.endpoints if e.left)
-    if case.empty or (case.endpoints and not listed):
+    here = tuple(e for e in case.endpoints if not e.left)
+    # A list that is empty because every endpoint fails is what follows from their failure.
+    follows = bool(here) and all(e.cause is not None for e in here)
+    if (case.empty or (case.endpoints and not listed)) and not follows:
         verb = "was" if listed else "is"
         yield Circumstance.LIST_EMPTY, f"the upstream list {verb} empty"
     fails_users = any(look.fault is not None for look in case.closer)

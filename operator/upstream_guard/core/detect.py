@@ -79,6 +79,8 @@ CLOSER_TIMES: Final = 12
 """How often in one window."""
 NAME_STAYS: Final = 3.0
 """Seconds for which gateways may fail by what DNS said before it was well again."""
+EMPTY_STAYS: Final = 5.0
+"""Seconds for which gateways may fail requests because the list was empty: they wait, and take a new list up late."""
 MOVING: Final = 30.0
 """Seconds after which an endpoint's failure makes nobody hurry any more."""
 
@@ -199,6 +201,7 @@ class Watch:
         hidden: When it was last told that a gateway hides failures.
         emptied: Unix seconds since when no endpoint is listed; 0 where one is, or none is to be.
         bare: No endpoint is listed, and one was: whether that is a window or somebody's wish.
+        bared: Until when that was so, Unix seconds.
         failed_until: Unix seconds up to which a listed endpoint failed, or the list was empty.
         serial: Windows opened so far, for their names.
         closer: Requests to endpoints as users make them since something was odd, the last one of each.
@@ -214,6 +217,7 @@ class Watch:
     hidden: Mapping[str, float] = field(default_factory=dict)
     emptied: float = 0.0
     bare: bool = False
+    bared: float = 0.0
     failed_until: float = 0.0
     serial: int = 0
     closer: Mapping[str, CloserLook] = field(default_factory=dict)
@@ -298,11 +302,13 @@ def advance(watch: Watch, scene: Scene, now: float, sighting: Sighting | None = 
         trusted=scene.trusted,
         keep_from=keep_from,
     )
+    bare = not direct.listed and (watch.bare or watch.direct.listed > 0)
     watch = replace(
         watch,
         direct=direct,
         emptied=_emptied(watch, direct, scene, now),
-        bare=not direct.listed and (watch.bare or watch.direct.listed > 0),
+        bare=bare,
+        bared=now if bare else watch.bared,
     )
     if before or _direct_share(watch):
         watch = _with_direct_loss(watch, scene, before * seconds, now)
@@ -734,10 +740,14 @@ def case_of(watch: Watch, scene: Scene, gateway: str, now: float) -> Case:
         app_idle=scene.app_idle,
         path=scene.path,
         told={**scene.told, **_told_by_name(watch.name)},
-        # Requests that were sent while it was empty may fail when it is full again.
-        empty=watch.bare or (before is not None and before.empty),
+        empty=watch.bare or (before is not None and before.empty and not _outlasted(watch, lane)),
         closer=tuple(watch.closer[address] for address in sorted(watch.closer)),
     )
+
+
+def _outlasted(watch: Watch, lane: Lane) -> bool:
+    """Requests that were sent long after the list was full again fail for another reason than its emptiness."""
+    return lane.failed_at >= watch.bared + EMPTY_STAYS
 
 
 def _told_by_name(look: NameLook | None) -> Mapping[Cause, str]:

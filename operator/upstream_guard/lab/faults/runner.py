@@ -283,7 +283,7 @@ async def _until_protected(client: KubeClient, stage: Stage) -> None:
 
 
 class NotMeasuredError(LabError):
-    """The operator was not there all the time, so the trial says nothing."""
+    """The trial says nothing: the operator was not there all the time, or busy with something else."""
 
 
 async def _try(place: Place, fault: Fault, repeat: int, plan: Plan) -> None:
@@ -293,9 +293,17 @@ async def _try(place: Place, fault: Fault, repeat: int, plan: Plan) -> None:
     base = Trial(place.scene.gateway, fault.name, repeat, time.time(), expected, rate)
     trial = await _attempt(place, fault, base, plan)
     if trial is None:
-        plan.doing(base.gateway, f"{fault.name} {repeat}: once more, the operator was not there")
+        plan.doing(
+            base.gateway, f"{fault.name} {repeat}: once more, for it would have said nothing"
+        )
         trial = await _attempt(place, fault, base, plan)
-    plan.done(trial or replace(base, problem="not measured: the operator was not there, twice"))
+    plan.done(
+        trial
+        or replace(
+            base,
+            problem="not measured: twice the operator was not there, or a window was open before",
+        )
+    )
 
 
 async def _attempt(place: Place, fault: Fault, base: Trial, plan: Plan) -> Trial | None:
@@ -311,7 +319,8 @@ async def _trial(place: Place, fault: Fault, base: Trial, plan: Plan) -> Trial:
     """One trial.
 
     Raises:
-        NotMeasuredError: another operator controls at its end than at its beginning, or none.
+        NotMeasuredError: another operator controls at its end than at its beginning, or none; or a window
+            of something else was open.
         LabError: something else did not come about in time.
     """
     stage, watch = place.scene.stage, place.watch
@@ -327,6 +336,8 @@ async def _trial(place: Place, fault: Fault, base: Trial, plan: Plan) -> Trial:
     addresses = _addresses(stage)
     async with load_on(place.exposure, base.rate, keep_alive=fault.keep_alive) as load:
         await asyncio.sleep(BEFORE_SECONDS)
+        if not watch.closed():
+            raise NotMeasuredError("a window was open before anything was broken")
         began = time.time()
         plan.doing(base.gateway, f"{say}: on")
         async with fault.inject(place.scene):
