@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from upstream_guard.core.causes import Cause
 from upstream_guard.core.detect import (
-    CLOSER_TIMES,
     Hidden,
     Kind,
     News,
@@ -33,6 +32,7 @@ from upstream_guard.core.evidence import (
     UpstreamView,
 )
 from upstream_guard.core.health import Health, Verdict
+from upstream_guard.core.looks import TIMES, Looks
 from upstream_guard.core.model import DetectionPolicy, ObjectRef
 from upstream_guard.core.observed import Counted, Extent, ObservedWindow
 from upstream_guard.core.predict.state import ChangeKind
@@ -482,7 +482,7 @@ class TestCloserLook:
             self.answer(play, Cause.RESET)
             play.now += 0.25
             play.count(0.001, s503=10)
-        assert looks == CLOSER_TIMES
+        assert looks == TIMES
 
     def test_is_not_made_where_probes_see_it(self) -> None:
         play = self.lying()
@@ -496,7 +496,7 @@ class TestCloserLook:
             play.count(5, s200=200)
         assert play.kinds == ["opened", "closed"]
         play.step()
-        assert (play.watch.closer, play.watch.looked) == ({}, 0)
+        assert play.watch.looks == Looks()
 
 
 class TestEmptiedForAMoment:
@@ -579,7 +579,7 @@ class TestNameLook:
         for _ in range(4):
             self.answer(play, "")
             play.keep_asking(1, 502)
-        assert play.watch.name == NameLook(play.watch.named_at, self.NAME)
+        assert play.watch.looks.name == NameLook(play.watch.looks.named_at, self.NAME)
 
     def test_is_not_made_too_often_and_is_forgotten_once_all_is_well(self) -> None:
         play, asked = self.failing(), 0
@@ -588,10 +588,10 @@ class TestNameLook:
                 asked += 1
                 self.answer(play, "")
             play.keep_asking(0.25, 502)
-        assert asked == CLOSER_TIMES
+        assert asked == TIMES
         play.keep_asking(20)
         play.step()
-        assert (play.watch.name, play.watch.named) == (None, 0)
+        assert play.watch.looks == Looks()
 
 
 DROPPED = {

@@ -27,6 +27,7 @@ from upstream_guard.core.evidence import (
     RouteSample,
     UpstreamView,
 )
+from upstream_guard.core.looks import Looks
 from upstream_guard.core.model import DetectionPolicy
 from upstream_guard.core.observed import Counted, ObservedWindow
 from upstream_guard.core.predict.gateway import UNKNOWN_BEHAVIOUR, Behaviour
@@ -71,14 +72,6 @@ HIDDEN_AGAIN: Final = 300.0
 MAX_LANES: Final = 16
 LONGEST_LOOK: Final = 2.0
 """Seconds between two looks at most for which what was seen at the first is taken to have lasted."""
-CLOSER_AGAIN: Final = 1.0
-"""Seconds between two requests to an endpoint as users make them."""
-CLOSER_ENDPOINTS: Final = 3
-"""Endpoints that are asked so; what an app does to its users it does everywhere, mostly."""
-CLOSER_TIMES: Final = 12
-"""How often in one window."""
-NAME_STAYS: Final = 3.0
-"""Seconds for which gateways may fail by what DNS said before it was well again."""
 EMPTY_STAYS: Final = 5.0
 """Seconds for which gateways may fail requests because the list was empty: they wait, and take a new list up late."""
 MOVING: Final = 30.0
@@ -95,6 +88,7 @@ TAKING: Final = frozenset(
 )
 """Changes that take pods away."""
 
+NO_LOOKS: Final = Looks()
 Sighting = RouteSample | GatewayDelta | UpstreamView | CloserLook | NameLook
 
 
@@ -204,11 +198,7 @@ class Watch:
         bared: Until when that was so, Unix seconds.
         failed_until: Unix seconds up to which a listed endpoint failed, or the list was empty.
         serial: Windows opened so far, for their names.
-        closer: Requests to endpoints as users make them since something was odd, the last one of each.
-        looked: How many there were.
-        name: The question for the Service's name that counts since something was odd; None where there was none.
-        named: How many there were.
-        named_at: When the last of them ended, Unix seconds.
+        looks: What was asked beside since something was odd.
     """
 
     direct: Direct = field(default_factory=Direct)
@@ -220,11 +210,7 @@ class Watch:
     bared: float = 0.0
     failed_until: float = 0.0
     serial: int = 0
-    closer: Mapping[str, CloserLook] = field(default_factory=dict)
-    looked: int = 0
-    name: NameLook | None = None
-    named: int = 0
-    named_at: float = 0.0
+    looks: Looks = field(default_factory=Looks)
 
     @property
     def rate(self) -> float | None:
@@ -323,19 +309,14 @@ def advance(watch: Watch, scene: Scene, now: float, sighting: Sighting | None = 
 
 def closer_looks(watch: Watch, scene: Scene, now: float) -> tuple[str, ...]:
     """Endpoints that should be asked now as users ask: some requests fail at a gateway, and all probes are good."""
-    if watch.looked >= CLOSER_TIMES or not _odd_between(watch, now):
+    if not _odd_between(watch, now):
         return ()
-    listed = sorted(e.address for e in scene.endpoints if e.listed)[:CLOSER_ENDPOINTS]
-    return tuple(
-        a for a in listed if a not in watch.closer or now - watch.closer[a].at >= CLOSER_AGAIN
-    )
+    return watch.looks.wants((e.address for e in scene.endpoints if e.listed), now)
 
 
 def wants_name(watch: Watch, now: float) -> bool:
     """Whether the cluster's DNS should be asked now for the Service's name, for the same reason."""
-    if watch.named >= CLOSER_TIMES or not _odd_between(watch, now):
-        return False
-    return not watch.named or now - watch.named_at >= CLOSER_AGAIN
+    return _odd_between(watch, now) and watch.looks.wants_name(now)
 
 
 def _odd_between(watch: Watch, now: float) -> bool:
@@ -385,34 +366,17 @@ def _moves(change: Underway, now: float) -> bool:
 
 
 def _with_looks(watch: Watch, sighting: Sighting | None, now: float) -> Watch:
-    """What was seen by closer looks, and asked of DNS, is kept as long as something is odd."""
+    """What was asked beside is kept as long as something is odd."""
     if not _odd_at_gateway(watch, now):
-        if not watch.looked and not watch.named:
-            return watch
-        return replace(watch, closer={}, looked=0, name=None, named=0, named_at=0.0)
+        return replace(watch, looks=NO_LOOKS) if watch.looks != NO_LOOKS else watch
     match sighting:
         case CloserLook():
-            return _with_closer(watch, sighting)
+            return replace(watch, looks=watch.looks.with_closer(sighting))
         case NameLook():
-            return _with_name(watch, sighting)
+            failed = max((lane.failed_at for lane in watch.lanes.values()), default=0.0)
+            return replace(watch, looks=watch.looks.with_name(sighting, failed))
         case _:
             return watch
-
-
-def _with_name(watch: Watch, look: NameLook) -> Watch:
-    """DNS that is well again takes back what it was blamed for only where requests go on to fail."""
-    failed = max((lane.failed_at for lane in watch.lanes.values()), default=0.0)
-    known = watch.name
-    stays = known is not None and known.fault and failed < known.at + NAME_STAYS
-    counts = known if stays and not look.fault else look
-    return replace(watch, name=counts, named=watch.named + 1, named_at=look.at)
-
-
-def _with_closer(watch: Watch, look: CloserLook) -> Watch:
-    if look.address not in watch.closer and len(watch.closer) >= CLOSER_TIMES:
-        return watch
-    closer = {**watch.closer, look.address: look}
-    return replace(watch, closer=closer, looked=watch.looked + 1)
 
 
 def _taken(watch: Watch, scene: Scene, sighting: Sighting | None) -> Watch:
@@ -508,8 +472,7 @@ def _goes_on(
     fails = last > known.last
     if fails:
         known = replace(known, last=last, pause=_pause(known, scene, last))
-    looks = (*watch.closer.values(), *((watch.name,) if watch.name else ()))
-    looked = any(look.at > known.found_at for look in looks)
+    looked = watch.looks.at > known.found_at
     if looked or (fails and now - known.found_at >= AGAIN):
         case = case_of(watch, scene, gateway, now)
         known = replace(
@@ -739,19 +702,15 @@ def case_of(watch: Watch, scene: Scene, gateway: str, now: float) -> Case:
         removes=change is not None and change.kind in TAKING,
         app_idle=scene.app_idle,
         path=scene.path,
-        told={**scene.told, **_told_by_name(watch.name)},
+        told={**scene.told, **watch.looks.told},
         empty=watch.bare or (before is not None and before.empty and not _outlasted(watch, lane)),
-        closer=tuple(watch.closer[address] for address in sorted(watch.closer)),
+        closer=tuple(look for _, look in sorted(watch.looks.closer.items())),
     )
 
 
 def _outlasted(watch: Watch, lane: Lane) -> bool:
     """Requests that were sent long after the list was full again fail for another reason than its emptiness."""
     return lane.failed_at >= watch.bared + EMPTY_STAYS
-
-
-def _told_by_name(look: NameLook | None) -> Mapping[Cause, str]:
-    return {Cause.DNS: f"{look.name} does not resolve: {look.fault}"} if look and look.fault else {}
 
 
 def observed(watch: Watch, scene: Scene, gateway: str, known: Open) -> ObservedWindow:
