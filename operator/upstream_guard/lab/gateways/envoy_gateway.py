@@ -522,6 +522,8 @@ def _deployment(inside: Json) -> Json:
         "args": ["server", "--config-path=/config/envoy-gateway.yaml"],
         "env": [{"name": "ENVOY_GATEWAY_NAMESPACE", "value": NAMESPACE}],
         "readinessProbe": {**probe, "failureThreshold": 3},
+        # As its own chart has it: with nothing asked for, a busy machine lets it wait for seconds.
+        "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}},
         "volumeMounts": [{"name": name, "mountPath": path} for name, path in mounts.items()],
     }
     volumes: list[Json] = [
