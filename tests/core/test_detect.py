@@ -503,7 +503,7 @@ class TestEmptiedForAMoment:
     """Every pod is replaced at once, and the gateway goes on to use the old ones."""
 
     @pytest.mark.parametrize(
-        ("seconds", "cause"), [(3, Cause.NO_ENDPOINTS), (12, Cause.STALE_UPSTREAM)]
+        ("seconds", "cause"), [(2, Cause.NO_ENDPOINTS), (8, Cause.STALE_UPSTREAM)]
     )
     def test_what_fails_long_after_the_list_was_full_again_fails_for_another_reason(
         self, seconds, cause

@@ -72,8 +72,11 @@ HIDDEN_AGAIN: Final = 300.0
 MAX_LANES: Final = 16
 LONGEST_LOOK: Final = 2.0
 """Seconds between two looks at most for which what was seen at the first is taken to have lasted."""
-EMPTY_STAYS: Final = 5.0
-"""Seconds for which gateways may fail requests because the list was empty: they wait, and take a new list up late."""
+EMPTY_STAYS: Final = 3.0
+"""Seconds for which gateways may fail requests because the list was empty.
+
+kube-proxy takes a new list up after a second or two, and Caddy tries for 2.7 s (docs/decisions/0011-prediction.md).
+"""
 MOVING: Final = 30.0
 """Seconds after which an endpoint's failure makes nobody hurry any more."""
 
