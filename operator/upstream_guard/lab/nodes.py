@@ -1,8 +1,11 @@
 """Accidents that happen to nodes, for tests and the demo. Local clusters only."""
 
+import re
 import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address, ip_network
+from typing import Final
 
 from upstream_guard.lab import leftovers, plan
 from upstream_guard.lab.model import Cluster, LabError, LabNode
@@ -11,6 +14,7 @@ _NOTHING_FOUND = " 0 flow entries"
 _GONE_MEANWHILE = "such conntrack doesn't exist"
 """conntrack counts both as a failure, and ends with the second before it has seen every entry."""
 _TRIES = 5
+_SOURCE: Final = re.compile(r"\bsrc=(\S+)")
 
 
 def cut(node: LabNode) -> None:
@@ -46,18 +50,19 @@ def lost(node: LabNode) -> Iterator[None]:
 
 
 def flush_conntrack(cluster: Cluster) -> None:
-    """Forget every connection that kube-proxy's NAT tracks; call it between measurements.
+    """Forget every connection to a pod that kube-proxy's NAT tracks; call it between measurements.
 
     Entries of connections to pods that are gone live for minutes. When a client's port is used
     again, such an entry catches the new connection and sends it to the dead pod: failures of one
-    run would be counted in the next.
+    run would be counted in the next. Those to the API server stay: without its entry a controller
+    in a pod (Envoy Gateway's) hears of nothing for half a minute.
 
     Raises:
-        LabError: if the tables cannot be flushed.
+        LabError: if the tables cannot be read or changed.
     """
-    if not cluster.nodes:
-        return
-    _conntrack(cluster, "--flush")
+    for netns in _tracking(cluster):
+        text = _conntrack(netns, "--dump", f"--orig-dst={plan.SERVICE_RANGE}")
+        _forget(netns, tracked_pods(text))
 
 
 def forget_pods(cluster: Cluster, addresses: Iterable[str]) -> None:
@@ -66,21 +71,41 @@ def forget_pods(cluster: Cluster, addresses: Iterable[str]) -> None:
     Raises:
         LabError: if the tables cannot be changed.
     """
-    for address in addresses:
-        _conntrack(cluster, "--delete", f"--reply-src={address}")
+    found = tuple(addresses)
+    for netns in _tracking(cluster):
+        _forget(netns, found)
 
 
-def _conntrack(cluster: Cluster, *words: str) -> None:
-    if not cluster.nodes:
-        return
-    for netns in (plan.EDGE, *(node.netns for node in cluster.nodes)):
-        command = ["nsenter", f"--net=/run/netns/{netns}", "conntrack", *words]
-        for _ in range(_TRIES):
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if _GONE_MEANWHILE not in done.stderr:
-                break
-        if done.returncode and not _is_harmless(done.stderr):
-            raise LabError(f"`{' '.join(command)}` failed: {done.stderr.strip()}")
+def tracked_pods(table: str) -> tuple[str, ...]:
+    """The pods that answer to what went to a Service, in order.
+
+    Args:
+        table: As `conntrack --dump` prints it; the second `src=` of an entry is who answers.
+    """
+    pods = ip_network(plan.POD_RANGE)
+    answering = (found[1] for line in table.splitlines() if len(found := _SOURCE.findall(line)) > 1)
+    return tuple(sorted({address for address in answering if ip_address(address) in pods}))
+
+
+def _tracking(cluster: Cluster) -> tuple[str, ...]:
+    """Network namespaces that translate; none where the nodes are not the lab's own."""
+    return (plan.EDGE, *(node.netns for node in cluster.nodes)) if cluster.nodes else ()
+
+
+def _forget(netns: str, pods: Iterable[str]) -> None:
+    for address in pods:
+        _conntrack(netns, "--delete", f"--reply-src={address}")
+
+
+def _conntrack(netns: str, *words: str) -> str:
+    command = ["nsenter", f"--net=/run/netns/{netns}", "conntrack", *words]
+    for _ in range(_TRIES):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if _GONE_MEANWHILE not in done.stderr:
+            break
+    if done.returncode and not _is_harmless(done.stderr):
+        raise LabError(f"`{' '.join(command)}` failed: {done.stderr.strip()}")
+    return done.stdout
 
 
 def _is_harmless(words: str) -> bool:
