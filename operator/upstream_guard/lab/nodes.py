@@ -50,19 +50,32 @@ def lost(node: LabNode) -> Iterator[None]:
 
 
 def flush_conntrack(cluster: Cluster) -> None:
-    """Forget every connection to a pod that kube-proxy's NAT tracks; call it between measurements.
+    """Forget every connection that kube-proxy's NAT sends to a pod that is gone; call it between measurements.
 
-    Entries of connections to pods that are gone live for minutes. When a client's port is used
-    again, such an entry catches the new connection and sends it to the dead pod: failures of one
-    run would be counted in the next. Those to the API server stay: without its entry a controller
-    in a pod (Envoy Gateway's) hears of nothing for half a minute.
+    Such entries live for minutes. When a client's port is used again, one of them catches the new
+    connection and sends it to the dead pod: failures of one run would be counted in the next. Entries of
+    pods that are there stay, and those of the API server: Envoy Gateway, whose controller runs in a pod,
+    would be blind for half a minute.
 
     Raises:
-        LabError: if the tables cannot be read or changed.
+        LabError: if the pods cannot be listed, or the tables not be read or changed.
     """
+    if not cluster.nodes:
+        return
+    living = _living(cluster)
     for netns in _tracking(cluster):
         text = _conntrack(netns, "--dump", f"--orig-dst={plan.SERVICE_RANGE}")
-        _forget(netns, tracked_pods(text))
+        _forget(netns, (pod for pod in tracked_pods(text) if pod not in living))
+
+
+def _living(cluster: Cluster) -> frozenset[str]:
+    words = ("get", "pods", "--all-namespaces", "--output=jsonpath={.items[*].status.podIP}")
+    done = subprocess.run(
+        cluster.kubectl_command(*words), capture_output=True, text=True, check=False, timeout=60
+    )
+    if done.returncode:
+        raise LabError(f"pods cannot be listed: {done.stderr.strip()}")
+    return frozenset(done.stdout.split())
 
 
 def forget_pods(cluster: Cluster, addresses: Iterable[str]) -> None:
