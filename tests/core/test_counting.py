@@ -13,6 +13,7 @@ from upstream_guard.core.counting import (
     Subject,
     Succession,
     deltas,
+    remembered,
     succession,
 )
 from upstream_guard.core.evidence import Failure, GatewayDelta
@@ -40,6 +41,20 @@ def test_what_was_added_between_two_looks():
 
 def test_an_upstream_that_appears_began_at_zero():
     assert one(reading(10), reading(15, s502=3)).statuses == {502: 3}
+
+
+def test_a_service_that_is_not_shown_for_a_while_does_not_begin_at_zero_again():
+    seen, gone = reading(10, s200=500, s503=7), reading(15)
+    assert one(remembered(seen, gone), reading(20, s200=500, s503=9)).statuses == {503: 2}
+    assert one(remembered(None, gone), reading(20, s503=9)).statuses == {503: 9}
+    elsewhere = remembered(seen, reading(15, asked=(CART,)))
+    assert not list(deltas("edge", "r", elsewhere, reading(20, s503=9)))
+
+
+def test_a_process_that_has_restarted_and_endpoints_keep_nothing():
+    restarted = remembered(reading(10, started=1.0, s503=7), reading(15, started=12.0))
+    assert restarted.counts == {}
+    assert remembered(reading(10, endpoint="10.0.0.7:80", s503=7), reading(15)).counts == {}
 
 
 def test_a_service_that_was_not_looked_for_has_no_delta_yet():

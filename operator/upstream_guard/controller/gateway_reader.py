@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from upstream_guard.controller.gateway_targets import Target
-from upstream_guard.core.counting import Reading, Succession, deltas, succession
+from upstream_guard.core.counting import Reading, Succession, deltas, remembered, succession
 from upstream_guard.core.evidence import GatewayDelta, UpstreamView
 from upstream_guard.core.model import ObjectRef
 from upstream_guard.core.names import TOKEN_FOLDER
@@ -138,7 +138,7 @@ class ReplicaReader:
 
     def _compare(self, replica: str, reading: Reading) -> tuple[GatewayDelta, ...]:
         before = self._before.get(replica)
-        self._before[replica] = reading
+        self._before[replica] = remembered(before, reading)
         if before is None:
             return ()
         if succession(before, reading) is Succession.OTHER:

@@ -112,6 +112,27 @@ def deltas(gateway: str, replica: str, before: Reading, after: Reading) -> Itera
         yield replace(delta, gateway=gateway, replica=replica, since=before.at, until=after.at)
 
 
+def remembered(before: Reading | None, after: Reading) -> Reading:
+    """What the next look is to be compared with: a Service that a process does not show for a while keeps its count.
+
+    HAProxy has no address for a server whose name does not resolve, so that nobody knows whose it is; when it
+    resolves again, all that was ever counted would look new. Endpoints are not remembered: theirs begin anew, and
+    there is no end of them.
+
+    Args:
+        before: What the last look was compared with; None where there was none.
+        after: The last look.
+    """
+    if before is None or succession(before, after) is not Succession.SAME:
+        return after
+    kept = {
+        subject: count
+        for subject, count in before.counts.items()
+        if not subject.endpoint and subject.service in after.asked
+    }
+    return replace(after, counts={**kept, **after.counts})
+
+
 def _delta(subject: Subject, base: Count, count: Count) -> GatewayDelta:
     if _went_down(base, count):
         base = Count()
