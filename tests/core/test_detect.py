@@ -499,6 +499,23 @@ class TestCloserLook:
         assert play.watch.looks == Looks()
 
 
+class TestWhatTheGatewayDoesNotCount:
+    """Its answers begin well and break off: it counts them as 200."""
+
+    def test_is_estimated_from_our_own_requests_and_the_rate_that_it_counts(self) -> None:
+        play = Play()
+        play.keep_asking(1)
+        play.count(5, s200=10)
+        cut = {"status": 200, "cause": Cause.RESET, "detail": "connection reset"}
+        for _ in range(6):
+            play.keep_asking(1, **cut)
+            play.count(0.001, s200=40)
+        play.keep_asking(10)
+        assert play.kinds[-1] == "closed"
+        assert play.last.counted is Counted.ESTIMATED
+        assert play.last.lost > 100
+
+
 class TestEmptiedForAMoment:
     """Every pod is replaced at once, and the gateway goes on to use the old ones."""
 

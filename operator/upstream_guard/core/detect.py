@@ -756,16 +756,18 @@ def _lost(watch: Watch, scene: Scene, gateway: str, known: Open) -> tuple[int, C
     """
     lane = watch.lanes.get(gateway, Lane())
     silent = lane.silences
-    # Of a gateway that counts classes only, an app's own 503 is not among what was counted.
-    told = not lane.classes_only or lane.errors > 0 or not lane.probes_failed
+    # It does not count what our own requests met: an app's own 503 where it counts classes only, or an
+    # answer that broke off after a good status.
+    told = lane.errors > 0 or not lane.probes_failed
     if lane.counted_until > known.first and not silent and told:
         exact = Counted.ESTIMATED if lane.classes_only else Counted.EXACT
         return lane.requests_failed, exact
     counted = lane.requests_failed if lane.counted_until > known.first else 0
     if counted and silent <= {Cause.READ_TIMEOUT}:
         return counted, Counted.ESTIMATED
-    rates = (known.rate, lane.rate, scene.rate)
-    rate = next((rate for rate in rates if rate is not None), None)
+    # What fails may not be counted any more, and of what had just begun little was counted: the larger one.
+    counted_rates = [rate for rate in (known.rate, lane.rate) if rate is not None]
+    rate = max(counted_rates, default=scene.rate)
     failed = lane.probes_failed
     if failed:
         lost = failed if rate is None else max(1, round(rate * lane.lost_seconds))

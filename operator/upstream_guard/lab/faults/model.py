@@ -8,13 +8,15 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from upstream_guard.core.causes import Cause
-from upstream_guard.lab.demo.runner import REQUEST_SECONDS
+from upstream_guard.lab.demo.runner import BEFORE_SECONDS, REQUEST_SECONDS
 from upstream_guard.lab.demo.stage import Stage
 from upstream_guard.lab.demo.tally import Record, percentile
 from upstream_guard.lab.model import Cluster
 from upstream_guard.lab.nameserver import Nameserver
 
 HOLD_SECONDS = 6.0
+KNOWN_SECONDS = 15.0
+"""Of load, after which a gateway's count tells its rate: three looks in peace."""
 SLOW_HOLD_SECONDS = REQUEST_SECONDS + 2.5
 """The same where requests get no answer: a client gives up only then, and late ones would still be answered
 if the fault ended before."""
@@ -66,6 +68,7 @@ class Fault:
         wire: How gateways go to the service.
         rate: Requests a second at most, where each costs so much that the machine itself would be the fault.
         hold: Seconds for which it stays on at least. Where requests hang, users have to give up first.
+        before: Seconds of load before it. A gateway that is gone counts nothing, so what it served has to be known.
     """
 
     name: str
@@ -78,6 +81,7 @@ class Fault:
     wire: Wire = Wire.CLEAR
     rate: float = math.inf
     hold: float = HOLD_SECONDS
+    before: float = BEFORE_SECONDS
 
     def possible(self, gateway: str) -> bool:
         """Whether it can be brought about behind this gateway."""

@@ -12,7 +12,7 @@ from upstream_guard.kube.client import KubeClient, KubeError
 from upstream_guard.lab.demo import variants
 from upstream_guard.lab.demo.guarding import POLL_SECONDS, PROTECT_SECONDS, KubectlGuarding
 from upstream_guard.lab.demo.mirror import Mirror, Objects
-from upstream_guard.lab.demo.runner import BEFORE_SECONDS, Exposed, load_on, until_calm
+from upstream_guard.lab.demo.runner import Exposed, load_on, until_calm
 from upstream_guard.lab.demo.session import own_namespace
 from upstream_guard.lab.demo.stage import Stage
 from upstream_guard.lab.demo.variants import Variant
@@ -95,7 +95,7 @@ def rounds(plan: Plan) -> Iterator[list[tuple[str, Fault, int]]]:
 
 def minutes(plan: Plan) -> float:
     """About how long what is left to do takes."""
-    return sum(todo[0][1].hold + AROUND_SECONDS for todo in rounds(plan)) / 60
+    return sum(todo[0][1].hold + todo[0][1].before + AROUND_SECONDS for todo in rounds(plan)) / 60
 
 
 class Watch:
@@ -335,7 +335,7 @@ async def _trial(place: Place, fault: Fault, base: Trial, plan: Plan) -> Trial:
     pulse = await place.operator.until_attentive(lambda: watch.unready(REPLICAS), ATTENTIVE_SECONDS)
     addresses = _addresses(stage)
     async with load_on(place.exposure, base.rate, keep_alive=fault.keep_alive) as load:
-        await asyncio.sleep(BEFORE_SECONDS)
+        await asyncio.sleep(fault.before)
         if not watch.closed():
             raise NotMeasuredError("a window was open before anything was broken")
         began = time.time()

@@ -4,7 +4,7 @@ from typing import Final
 
 from upstream_guard.core.causes import Cause
 from upstream_guard.lab.faults import inject
-from upstream_guard.lab.faults.model import SLOW_HOLD_SECONDS, Fault, Wire
+from upstream_guard.lab.faults.model import KNOWN_SECONDS, SLOW_HOLD_SECONDS, Fault, Wire
 
 THROUGH_CLUSTER_IP: Final = frozenset({"nginx", "haproxy", "caddy", "httpd"})
 TO_PODS: Final = frozenset({"contour", "envoy-gateway"})
@@ -172,7 +172,11 @@ FAULTS: Final[tuple[Fault, ...]] = (
         hold=SLOW_HOLD_SECONDS,
     ),
     Fault(
-        "gateway-down", "the gateway is killed", _only(Cause.GATEWAY_DOWN), inject.killed_gateway
+        "gateway-down",
+        "the gateway is killed",
+        _only(Cause.GATEWAY_DOWN),
+        inject.killed_gateway,
+        before=KNOWN_SECONDS,
     ),
     Fault(
         "gateway-down-in-change",
@@ -180,6 +184,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
         _only(Cause.GATEWAY_DOWN),
         inject.in_a_rollout(inject.killed_gateway),
         changing=True,
+        before=KNOWN_SECONDS,
     ),
 )
 
