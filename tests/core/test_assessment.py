@@ -11,6 +11,7 @@ from upstream_guard.core.assessment import (
     assess,
     assess_rejected,
     injected_pre_stop,
+    missing_sleep,
     recommendation,
 )
 from upstream_guard.core.causes import Cause
@@ -315,3 +316,19 @@ def test_only_hooks_of_ours_on_every_pod_count() -> None:
     assert injected_pre_stop([injected, pod("b")]) == 0.0
     assert injected_pre_stop([injected, pod("b", pre_stop="", annotations=ours)]) == 0.0
     assert injected_pre_stop([]) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("hook", "detach", "lacks"),
+    [
+        ("sleep 2s", 3.2, 2.0),
+        ("sleep 2s, sleep 3s", 3.2, 2.0),
+        ("", 1.19, 4.0),
+        ("sleep 2s", 1.9, 0.0),  # only a margin is missing
+        ("sleep 5s", 4.2, 0.0),
+        ("exec", 3.2, 0.0),  # it lasts who knows how long
+    ],
+)
+def test_a_hook_lacks_what_gateways_need_and_not_what_is_mere_margin(hook, detach, lacks):
+    advice = DrainAdvice(4, None, "", Evidence.MEASURED, detach_seconds=detach)
+    assert missing_sleep(pod("a", pre_stop=hook), advice) == lacks

@@ -435,7 +435,7 @@ class Engine:
                 continue
             advice = self._drains.advice(guard, service, self._drains.gateways(service))
             for pod in state.pods_of(service):
-                lacks = missing_sleep(pod, advice.pre_stop)
+                lacks = missing_sleep(pod, advice)
                 found[pod.uid] = max(lacks, found.get(pod.uid, 0.0))
         return {uid: lacks for uid, lacks in found.items() if lacks > 0}
 

@@ -214,6 +214,7 @@ class DrainAdvice:
         shortfall: Seconds by which `pre_stop` is shorter than the slowest gateway needs, because
             of `maxPreStop` or of the guard's own number.
         app: What the app was seen to do on SIGTERM; None where nothing was.
+        detach_seconds: How long the slowest gateway may use a pod after its deletion, without any margin.
     """
 
     pre_stop: int
@@ -222,6 +223,7 @@ class DrainAdvice:
     evidence: Evidence
     shortfall: float = 0.0
     app: AppShutdown | None = None
+    detach_seconds: float = 0.0
 
     def grace_for(self, own: int) -> int:
         """The grace period for a pod, whole seconds.
@@ -351,7 +353,9 @@ def _explicit(pre_stop: int, grace: int | None, slowest: GatewayFacts) -> DrainA
             f"deletion and wants {math.ceil(slowest.needed_seconds)} s with a margin: raise it, or "
             "set Auto"
         )
-    return DrainAdvice(pre_stop, grace, reason, Evidence.SPEC, shortfall)
+    return DrainAdvice(
+        pre_stop, grace, reason, Evidence.SPEC, shortfall, detach_seconds=slowest.detach_seconds
+    )
 
 
 def _auto(
@@ -377,7 +381,12 @@ def _auto(
             f"last {needed - limit} s: raise spec.drain.maxPreStop"
         )
     return DrainAdvice(
-        pre_stop, grace, reason, slowest.evidence, max(0.0, slowest.needed_seconds - pre_stop)
+        pre_stop,
+        grace,
+        reason,
+        slowest.evidence,
+        max(0.0, slowest.needed_seconds - pre_stop),
+        detach_seconds=slowest.detach_seconds,
     )
 
 
