@@ -359,9 +359,10 @@ class TrialFile:
 
 
 def encode(trials: Sequence[Trial]) -> str:
-    """The file's text. Times are Unix seconds."""
-    document = {"format": FORMAT, "trials": [msgspec.to_builtins(trial) for trial in trials]}
-    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    """The file's text, a line for each trial. Times are Unix seconds."""
+    lines = (json.dumps(msgspec.to_builtins(trial), ensure_ascii=False) for trial in trials)
+    body = ",\n".join(lines)
+    return f'{{"format": {FORMAT}, "trials": [\n{body}\n]}}\n'
 
 
 def read(path: Path) -> list[Trial]:
