@@ -82,10 +82,13 @@ async def measure(scene: Scene, rows: Rows, plan: Plan) -> None:
             click.echo(f"{key}: {rows[key]['failed']} of {rows[key]['requests']} failed")
         return rows[key]
 
+    async def fixed(hook: int, repeat: int) -> Json:
+        cell = Cell(gateway, ROLLOUT, Variant.TUNED, repeat, plan.app, hook)
+        return await run(hook_key(gateway, hook, repeat), cell)
+
     async def passes(hook: int) -> bool:
         for repeat in range(1, plan.hook_repeats + 1):
-            cell = Cell(gateway, ROLLOUT, Variant.TUNED, repeat, plan.app, hook)
-            if (await run(hook_key(gateway, hook, repeat), cell))["failed"]:
+            if (await fixed(hook, repeat))["failed"]:
                 return False
         return True
 
@@ -94,8 +97,7 @@ async def measure(scene: Scene, rows: Rows, plan: Plan) -> None:
         await run(guarded_key(gateway, repeat), cell)
     for hook in plan.hooks:
         for repeat in range(1, plan.hook_repeats + 1):
-            cell = Cell(gateway, ROLLOUT, Variant.TUNED, repeat, plan.app, hook)
-            await run(hook_key(gateway, hook, repeat), cell)
+            await fixed(hook, repeat)
     found = await shortest(passes, min(plan.hooks))
     rows.add(f"{gateway}/shortest", {"seconds": found})
 

@@ -175,7 +175,7 @@ def run(options: Options, console: Console) -> list[Trial]:
     )
     try:
         with dns:
-            wish = replace(wish, operator_flags=("--dns-server", "{}:{}".format(*dns.address)))
+            wish = replace(wish, operator_flags=("--dns-server", dns.server))
             with open_bench(wish, RichReporter(console)) as bench:
                 asyncio.run(_conduct(bench, options, file, console, dns))
     finally:

@@ -4,19 +4,16 @@ A health check says what it was written for. Host and path are those of a route 
 by GET, and only paths are asked of which `core/routes.py` says that it changes nothing.
 """
 
-import asyncio
-import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Final
 
+from upstream_guard.controller.errands import Errands
 from upstream_guard.core.evidence import CloserLook, RouteKey, RouteSample
 from upstream_guard.core.model import ObjectRef
 from upstream_guard.core.routes import Ask
 from upstream_guard.probes.route import RouteProber
-
-logger = logging.getLogger(__name__)
 
 LIMIT: Final = 16
 """Requests under way at once, for all guards."""
@@ -47,7 +44,7 @@ class CloserLooks:
         self._secure = secure
         self._on_look = on_look
         self._prober = RouteProber(clock=clock)
-        self._tasks: dict[tuple[ObjectRef, str], asyncio.Task[None]] = {}
+        self._tasks: Errands[tuple[ObjectRef, str]] = Errands(LIMIT)
 
     def want(self, guard: ObjectRef, addresses: tuple[str, ...]) -> None:
         """Ask these endpoints of a guard; those that are being asked already are left alone."""
@@ -55,18 +52,13 @@ class CloserLooks:
         if users is None:
             return
         for address in addresses:
-            place = (guard, address)
-            if place in self._tasks or len(self._tasks) >= LIMIT:
-                continue
             ask = direct_ask(address, users, tls=self._secure(guard))
-            task = asyncio.create_task(self._look(guard, address, ask))
-            self._tasks[place] = task
-            task.add_done_callback(partial(self._ended, place))
+            work = partial(self._look, guard, address, ask)
+            self._tasks.start((guard, address), f"A closer look at {address}", work)
 
     def close(self) -> None:
         """Tear down what is under way."""
-        for task in self._tasks.values():
-            task.cancel()
+        self._tasks.close()
         self._prober.close()
 
     async def _look(self, guard: ObjectRef, address: str, ask: Ask) -> None:
@@ -74,11 +66,6 @@ class CloserLooks:
         self._prober.drop(ask.key)
         if sample is not None:
             self._on_look(guard, look_of(address, sample))
-
-    def _ended(self, place: tuple[ObjectRef, str], task: asyncio.Task[None]) -> None:
-        del self._tasks[place]
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("A closer look at %s failed here", place[1], exc_info=task.exception())
 
 
 def as_users_ask(asks: Iterable[Ask], probe_path: str) -> RouteKey | None:

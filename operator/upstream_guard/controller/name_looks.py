@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, Protocol
 
+from upstream_guard.controller.errands import Errands
 from upstream_guard.core.evidence import NameLook
 from upstream_guard.core.model import ObjectRef
 from upstream_guard.core.resolution import LookupResult, Question, RecordType, Reply
@@ -53,7 +54,7 @@ class NameLooks:
         self._resolver = resolver
         self._on_look = on_look
         self._clock = clock
-        self._tasks: dict[ObjectRef, asyncio.Task[None]] = {}
+        self._tasks: Errands[ObjectRef] = Errands(LIMIT)
         self.trusted = False
         """DNS was seen to know this cluster."""
 
@@ -67,16 +68,12 @@ class NameLooks:
 
     def want(self, service: ObjectRef) -> None:
         """Ask for a Service's name, unless that is being done."""
-        if not self.trusted or service in self._tasks or len(self._tasks) >= LIMIT:
-            return
-        task = asyncio.create_task(self._look(service), name=f"name of {service}")
-        self._tasks[service] = task
-        task.add_done_callback(partial(self._ended, service))
+        if self.trusted:
+            self._tasks.start(service, f"Asking for {service}", partial(self._look, service))
 
     def close(self) -> None:
         """Drop what is under way."""
-        for task in self._tasks.values():
-            task.cancel()
+        self._tasks.close()
 
     async def _look(self, service: ObjectRef) -> None:
         self._on_look(service, await self._ask(service))
@@ -87,8 +84,3 @@ class NameLooks:
         # What follows a colon is of one server and one try.
         fault = "" if reply.result in _FOUND else reply.detail.partition(":")[0] or reply.result
         return NameLook(self._clock(), name, fault)
-
-    def _ended(self, service: ObjectRef, task: asyncio.Task[None]) -> None:
-        del self._tasks[service]
-        if not task.cancelled():
-            task.result()  # it never raises; if it does all the same, the loop says so

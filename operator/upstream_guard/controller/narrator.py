@@ -23,7 +23,7 @@ from upstream_guard.core.detect import Hidden, Kind, News
 from upstream_guard.core.model import ObjectRef, Pod
 from upstream_guard.core.names import API_VERSION, GUARD_KIND
 from upstream_guard.core.observed import tell_closed, tell_opened
-from upstream_guard.core.reasons import REASONS, ConditionType, Reason
+from upstream_guard.core.reasons import LEFT_AHEAD, REASONS, ConditionType, Reason
 from upstream_guard.core.shutdown import AppShutdown, Ending, describe
 from upstream_guard.core.status import ConditionStatus, EndpointCounts, EndpointState, GuardStatus
 from upstream_guard.kube.events import Event, EventRecorder, Subject
@@ -170,7 +170,7 @@ class Narrator:
         for entry in entries:
             labels = (entry.ref.namespace, entry.ref.name)
             self._metrics.gate_changes.labels(*labels, reason.value).inc()
-            failed = reason not in {Reason.NODE_LEAVING, Reason.ENDPOINT_STEPPED_ASIDE}
+            failed = reason not in LEFT_AHEAD
             if failed and pod.gate and not decision.gate:
                 cause = decision.cause.value if decision.cause else "unknown"
                 self._metrics.ejections.labels(*labels, cause).inc()

@@ -235,14 +235,12 @@ def _leaving(scene: Scene, members: tuple[Member, ...]) -> dict[str, str]:
     going = {m.pod.uid: scene.leaving[m.pod.node] for m in members if m.pod.node in scene.leaving}
     if not going:
         return {}
-    eligible = frozenset(m.pod.uid for m in members if m.pod.containers_ready)
     staying = {
         m.pod.uid
         for m in members
         if m.pod.uid not in going and m.pod.node not in scene.lost_nodes and _serves(m)
     }
-    needs = [(f.pods, _need(len(f.pods & eligible), f.percent)) for f in scene.floors]
-    needs += [(r.pods, r.need) for r in scene.reserves]
+    needs = _needs(scene.floors, members) + [(r.pods, r.need) for r in scene.reserves]
     short = [pods for pods, need in needs if len(staying & pods) < need]
     return {uid: taint for uid, taint in going.items() if not any(uid in pods for pods in short)}
 
@@ -251,12 +249,9 @@ def _handover(scene: Scene, members: tuple[Member, ...], now: float) -> Handover
     """Old pods with hooks that are too short, and the new ones that wait for them to be forgotten."""
     if not scene.short_hooks:
         return Handover()
-    eligible = frozenset(m.pod.uid for m in members if m.pod.containers_ready)
     serving = frozenset(m.pod.uid for m in members if _serves(m))
-    tight = [
-        f.pods for f in scene.floors
-        if len(serving & f.pods) <= _need(len(f.pods & eligible), f.percent)
-    ]  # fmt: skip
+    needs = _needs(scene.floors, members)
+    tight = [pods for pods, need in needs if len(serving & pods) <= need]
     return hand_over(
         (
             Standing(
@@ -281,6 +276,12 @@ def _serves(member: Member) -> bool:
 
 def _seen_serving(member: Member) -> bool:
     return all(view.health.verdict is Verdict.SERVING for view in member.views)
+
+
+def _needs(floors: Iterable[Floor], members: Iterable[Member]) -> list[tuple[frozenset[str], int]]:
+    """The pods of each floor, and how many of them it keeps."""
+    eligible = frozenset(m.pod.uid for m in members if m.pod.containers_ready)
+    return [(f.pods, _need(len(f.pods & eligible), f.percent)) for f in floors]
 
 
 def _need(eligible: int, percent: int) -> int:

@@ -12,7 +12,7 @@ from upstream_guard.core.model import DrainMode, Guard, ListMode, ObjectRef, Pod
 from upstream_guard.core.names import ANNOTATION_INJECTED
 from upstream_guard.core.observed import ObservedWindow
 from upstream_guard.core.predict.window import Severity
-from upstream_guard.core.reasons import REASONS, ConditionType, Reason
+from upstream_guard.core.reasons import LEFT_AHEAD, REASONS, ConditionType, Reason
 from upstream_guard.core.status import (
     Condition,
     ConditionStatus,
@@ -156,7 +156,6 @@ def assess_rejected(
 WEBHOOK_SECONDS: Final = 10.0
 """How long after a guard's creation its namespace may still be unknown to the webhook."""
 _SLEEP: Final = re.compile(r"sleep (\d+)s")
-_AHEAD = frozenset({Reason.NODE_LEAVING, Reason.ENDPOINT_STEPPED_ASIDE})
 _EJECTIONS = frozenset({Reason.ENDPOINT_EJECTED, Reason.NODE_LOST})
 _BAD = frozenset({EndpointState.FAILING, EndpointState.EJECTED, EndpointState.KEPT_OUT})
 
@@ -197,7 +196,7 @@ def _state(pod: Pod, health: Health, absence: Absence | None) -> EndpointState:
     if pod.terminating:
         return EndpointState.DRAINING
     if absence is not None:
-        if absence.reason in _AHEAD:
+        if absence.reason in LEFT_AHEAD:
             return EndpointState.DRAINING
         if absence.reason in _EJECTIONS:
             return EndpointState.EJECTED

@@ -72,7 +72,7 @@ class Handover:
     Attributes:
         aside: Old pods that leave, or stay out.
         held: New pods, and until when at the latest, Unix seconds.
-        revisit_at: When time alone changes it, Unix seconds.
+        revisit_at: When time alone changes it for the old pods, Unix seconds; what is past has changed it.
     """
 
     aside: frozenset[str] = frozenset()
@@ -150,7 +150,6 @@ def _successors(pods: Iterable[Standing], old: Standing) -> list[Standing]:
 
 
 def _hold(old: Standing, waiting: Iterable[Standing], until: float, now: float) -> Handover:
-    """The old pod is out, and who is still in time waits; all is looked at again when the next time comes."""
+    """The old pod is out, and who is still in time waits."""
     held = {s.pod.uid: min(until, s.admit_by) for s in waiting if now < s.admit_by}
-    times = [at for at in (until, *held.values()) if at > now]
-    return Handover(frozenset({old.pod.uid}), held, min(times, default=math.inf))
+    return Handover(frozenset({old.pod.uid}), held, until)

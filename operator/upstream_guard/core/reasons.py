@@ -142,6 +142,9 @@ _ADOPT: Final = (
     "Run `kubectl rollout restart` on the workload when it suits you: new pods get the gate."
 )
 
+LEFT_AHEAD: Final = frozenset({Reason.NODE_LEAVING, Reason.ENDPOINT_STEPPED_ASIDE})
+"""Why an endpoint that serves is out of the list: it has not failed."""
+
 REASONS: Final[Mapping[Reason, ReasonInfo]] = MappingProxyType(
     {
         Reason.ACCEPTED: ReasonInfo(

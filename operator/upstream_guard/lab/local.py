@@ -349,7 +349,7 @@ def _write_configuration(spec: LabSpec, nodes: Sequence[plan.NodePlan]) -> None:
     authority.issue("etcd", "etcd", hosts=[plan.HOST_ADDRESS])
     names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"]
     addresses = [plan.HOST_ADDRESS, plan.API_SERVICE_ADDRESS, "127.0.0.1"]
-    names.append("kubernetes.default.svc.cluster.local")
+    names.append(f"kubernetes.default.svc.{plan.CLUSTER_DOMAIN}")
     authority.issue("apiserver", "kube-apiserver", hosts=[*names, *addresses])
     users = {
         **_USERS,

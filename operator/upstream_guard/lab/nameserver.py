@@ -71,6 +71,12 @@ class Nameserver:
         """Where it listens; the port is known once it was started, and kept when it is started again."""
         return self._listen
 
+    @property
+    def server(self) -> str:
+        """The same as `address:port`, as resolvers are told."""
+        host, port = self._listen
+        return f"{host}:{port}"
+
     def __enter__(self) -> Self:
         self.start()
         return self

@@ -31,6 +31,7 @@ EDGE_ADDRESS = "198.18.0.2"
 LAB_RANGE = "198.18.0.0/15"
 POD_RANGE = "198.18.64.0/18"
 SERVICE_RANGE = "198.19.0.0/16"
+CLUSTER_DOMAIN = "cluster.local"
 API_SERVICE_ADDRESS = "198.19.0.1"
 DNS_ADDRESS = "198.19.0.10"
 API_PORT = 6443
@@ -217,7 +218,7 @@ def kubelet_config(node: NodePlan, paths: NodePaths, pki: Path, max_pods: int) -
             "failCgroupV1": False,
             "failSwapOn": False,
             "oomScoreAdj": 0,
-            "clusterDomain": "cluster.local",
+            "clusterDomain": CLUSTER_DOMAIN,
             "clusterDNS": [DNS_ADDRESS],
             "resolvConf": "/dev/null",
             "maxPods": max_pods,
@@ -359,7 +360,7 @@ def _apiserver(state_dir: Path, program: Path, etcd_url: str) -> tuple[str, ...]
         f"--kubelet-client-certificate={pki / 'apiserver-kubelet.crt'}",
         f"--kubelet-client-key={pki / 'apiserver-kubelet.key'}",
         "--kubelet-preferred-address-types=InternalIP",
-        "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
+        f"--service-account-issuer=https://kubernetes.default.svc.{CLUSTER_DOMAIN}",
         f"--service-account-key-file={pki / 'service-accounts.pub'}",
         f"--service-account-signing-key-file={pki / 'service-accounts.key'}",
         "--authorization-mode=Node,RBAC",

@@ -264,8 +264,7 @@ async def prepare(
 def _resolver(plan: Plan) -> str:
     if plan.dns is None:
         raise LabError("a gateway that goes by names needs a DNS server")
-    host, port = plan.dns.address
-    return f"{host}:{port}"
+    return plan.dns.server
 
 
 async def _until_protected(client: KubeClient, stage: Stage) -> None:

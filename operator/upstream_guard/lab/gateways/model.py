@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from upstream_guard.lab import plan
 from upstream_guard.lab.model import Cluster, Reporter
 from upstream_guard.lab.packages import Need
 
-CLUSTER_DOMAIN: Final = "cluster.local"
 TLS_PORT: Final = 443
 """Of the lab's Services that speak TLS."""
 
@@ -27,7 +27,7 @@ class ServiceTarget:
     @property
     def dns_name(self) -> str:
         """The Service's name in the cluster's DNS."""
-        return f"{self.name}.{self.namespace}.svc.{CLUSTER_DOMAIN}"
+        return f"{self.name}.{self.namespace}.svc.{plan.CLUSTER_DOMAIN}"
 
     @property
     def host(self) -> str:
