@@ -8,6 +8,7 @@ from ipaddress import ip_address, ip_network
 from typing import Final
 
 from upstream_guard.lab import leftovers, plan
+from upstream_guard.lab.gateways import support
 from upstream_guard.lab.model import Cluster, LabError, LabNode
 
 _NOTHING_FOUND = " 0 flow entries"
@@ -62,20 +63,11 @@ def flush_conntrack(cluster: Cluster) -> None:
     """
     if not cluster.nodes:
         return
-    living = _living(cluster)
+    query = "--output=jsonpath={.items[*].status.podIP}"
+    living = frozenset(support.kubectl(cluster, "get", "pods", "--all-namespaces", query).split())
     for netns in _tracking(cluster):
         text = _conntrack(netns, "--dump", f"--orig-dst={plan.SERVICE_RANGE}")
         _forget(netns, (pod for pod in tracked_pods(text) if pod not in living))
-
-
-def _living(cluster: Cluster) -> frozenset[str]:
-    words = ("get", "pods", "--all-namespaces", "--output=jsonpath={.items[*].status.podIP}")
-    done = subprocess.run(
-        cluster.kubectl_command(*words), capture_output=True, text=True, check=False, timeout=60
-    )
-    if done.returncode:
-        raise LabError(f"pods cannot be listed: {done.stderr.strip()}")
-    return frozenset(done.stdout.split())
 
 
 def forget_pods(cluster: Cluster, addresses: Iterable[str]) -> None:
