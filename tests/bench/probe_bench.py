@@ -29,6 +29,8 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
+from upstream_guard.lab.ports import spare_ports
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 FIRST_ADDRESS = IPv4Address("127.0.1.0")
@@ -134,11 +136,6 @@ def rss_of(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 def wait_for(condition: Callable[[], bool], what: str, seconds: float = 20) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -150,7 +147,7 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float = 20) -> N
 @contextmanager
 def target_server(folder: Path, cpu: int) -> Iterator[int]:
     """The server that everybody probes: nginx, on every address of 127/8."""
-    port = free_port()
+    (port,) = spare_ports(1)
     config = folder / "nginx.conf"
     config.write_text(
         f"""
@@ -249,7 +246,7 @@ def haproxy(bench: Bench) -> Row:
     config.write_text(
         "global\n  nbthread 1\n  spread-checks 5\ndefaults\n  mode http\n  timeout connect 1s\n"
         "  timeout server 1s\n  timeout client 1s\n  timeout check 1s\n"
-        f"frontend f\n  bind 127.0.0.1:{free_port()}\n  default_backend b\nbackend b\n"
+        f"frontend f\n  bind 127.0.0.1:{spare_ports(1)[0]}\n  default_backend b\nbackend b\n"
         "  option httpchk GET /\n" + servers + "\n"
     )
     command = [program, "-db", "-f", str(config)]
@@ -307,7 +304,7 @@ def blackbox(bench: Bench) -> Row:
     config.write_text(
         "modules: {m: {prober: http, timeout: 1s, http: {preferred_ip_protocol: ip4}}}\n"
     )
-    port = free_port()
+    (port,) = spare_ports(1)
     command = [program, f"--config.file={config}", f"--web.listen-address=127.0.0.1:{port}"]
     log = bench.folder / "blackbox.log"
     with started(["env", "GOMAXPROCS=1", *command], bench.cpu, log) as process:

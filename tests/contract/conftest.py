@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import socket
 import ssl
 import subprocess
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from upstream_guard.lab.ports import spare_ports
 from upstream_guard.lab.process import end
 from upstream_guard.lab.tools import ensure_tools
 from upstream_guard.webhook.certs import issue, new_authority
@@ -83,14 +83,6 @@ class Result:
     @property
     def ok(self) -> bool:
         return self.code == 0
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 @contextlib.contextmanager
@@ -172,7 +164,7 @@ def own_apiserver(tmp_path_factory: pytest.TempPathFactory):
 def private_apiserver(folder: Path):
     tools = ensure_tools(["etcd", "kube-apiserver", "kubectl"])
     write_credentials(folder)
-    client, peer, secure = free_ports(3)
+    client, peer, secure = spare_ports(3)
     etcd = [
         str(tools["etcd"]),
         f"--data-dir={folder / 'etcd'}",

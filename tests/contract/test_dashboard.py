@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 from tests.contract.test_external import Scene, Upstream, own_address
-from tests.contract.test_operator import CRDS, Cluster, free_port, operator, poll
+from tests.contract.test_operator import CRDS, Cluster, operator, poll
 
 from upstream_guard.core.names import OPERATOR_NAMESPACE
 from upstream_guard.lab.nameserver import Nameserver
 from upstream_guard.lab.packages import find_program
+from upstream_guard.lab.ports import spare_ports
 from upstream_guard.lab.prometheus import (
     QueryError,
     configuration,
@@ -48,7 +49,7 @@ def prometheus(apiserver, tmp_path_factory):
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OPERATOR_NAMESPACE}}
     )
     poll("the CRDs are served", lambda: apiserver.kubectl("get", "ug", "-A").ok)
-    port, folder = free_port(), tmp_path_factory.mktemp("prometheus")
+    (port,), folder = spare_ports(1), tmp_path_factory.mktemp("prometheus")
     config = configuration({"static_configs": [target(port, "upstream-guard-0")]})
     with contextlib.ExitStack() as stack:
         server = Nameserver({"api.example.com": {"A": [address]}}, ttl=1)

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from upstream_guard.core.names import GATE
+from upstream_guard.lab.ports import spare_ports
 
 DEADLINE = 20.0
 CRDS = Path(__file__).parents[2] / "crds"
@@ -64,19 +64,13 @@ class Endpoint:
             self.server = None
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 class Cluster:
     """One namespace of the API server, with pods that the test keeps."""
 
     def __init__(self, api, namespace: str) -> None:
         self.api = api
         self.namespace = namespace
-        self.port = free_port()
+        (self.port,) = spare_ports(1)
         self.endpoints: dict[str, Endpoint] = {}
         api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
 
@@ -181,7 +175,7 @@ class Cluster:
 @contextlib.contextmanager
 def operator(api, *args: str, port: int | None = None):
     """A real operator process; yields it with `.metrics()`."""
-    port = port or free_port()
+    port = port or spare_ports(1)[0]
     process = subprocess.Popen(
         [
             sys.executable,
@@ -374,7 +368,7 @@ def test_a_standby_takes_over_and_a_steady_cluster_gets_no_writes(api, cluster):
     cluster.service()
     cluster.guard()
     first, second = cluster.pod("a"), cluster.pod("b")
-    port = free_port()
+    (port,) = spare_ports(1)
 
     def metrics() -> str:
         try:

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from upstream_guard.core.names import (
     SERVICE_ACCOUNT,
     WEBHOOK_SECRET,
 )
+from upstream_guard.lab.ports import spare_ports
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 40
@@ -104,13 +104,6 @@ def account(server, tmp_path_factory):
     return path
 
 
-def free_ports():
-    with socket.socket() as one, socket.socket() as two:
-        one.bind(("127.0.0.1", 0))
-        two.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], two.getsockname()[1]
-
-
 class Operator:
     def __init__(self, process, http_port, log):
         self.process, self.http_port, self.log = process, http_port, log
@@ -130,7 +123,7 @@ class Operator:
 
 @contextlib.contextmanager
 def running(account, tmp_path):
-    http_port, webhook_port = free_ports()
+    http_port, webhook_port = spare_ports(2)
     log = tmp_path / "operator.log"
     command = [
         *(sys.executable, "-m", "upstream_guard.cli", "run", "--bind=127.0.0.1"),

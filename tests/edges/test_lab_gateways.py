@@ -1,5 +1,6 @@
 """Gateways of the lab: what they are told, and that the plain ones carry requests on this machine."""
 
+import contextlib
 import json
 import os
 import re
@@ -34,6 +35,7 @@ from upstream_guard.lab.gateways.plain import (
 from upstream_guard.lab.model import Cluster, LabError, LabNode
 from upstream_guard.lab.nameserver import Fault, Nameserver
 from upstream_guard.lab.packages import missing
+from upstream_guard.lab.ports import free_port, free_ports, spare_ports
 from upstream_guard.lab.report import QuietReporter
 from upstream_guard.lab.tools import cached_path
 
@@ -202,12 +204,23 @@ class TestUpstreamAddress:
 
 
 def test_an_occupied_port_is_avoided() -> None:
-    wanted = support.free_port(22000)
+    wanted = free_port(22000)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", wanted))
         taken.listen()
-        assert wanted < support.free_port(wanted) < 32768
-    assert support.free_port(wanted) == wanted
+        assert wanted < free_port(wanted) < 32768
+    assert free_port(wanted) == wanted
+
+
+def test_spare_ports_are_none_that_somebody_may_be_given_meanwhile() -> None:
+    """The kernel gives clients those from 32768, Kubernetes gives Services those from 30000."""
+    spare = spare_ports(50)
+    assert len(set(spare)) == 50
+    assert max(spare) < 30000
+    with contextlib.ExitStack() as held:
+        for port in spare:
+            held.enter_context(socket.create_server(("", port)))
+        assert not set(spare) & set(spare_ports(50))
 
 
 def test_a_gateway_that_is_not_up_says_so(tmp_path: Path) -> None:
@@ -234,7 +247,7 @@ def test_stopping_a_gateway_of_a_lab_that_is_gone_leaves_nothing_behind(tmp_path
 def upstream() -> Iterator[int]:
     """A healthy upstream's port."""
     program = images.upstream_program(QuietReporter())
-    port, control = support.free_ports(20000, 2)
+    port, control = free_ports(20000, 2)
     env = {**os.environ, "PORT": str(port), "CONTROL_PORT": str(control), "POD_NAME": "shop-1"}
     with subprocess.Popen([program], env=env) as running:
         support.wait_for(lambda: support.listens(port), 10, "the upstream")
@@ -297,7 +310,7 @@ def test_an_upstream_that_is_gone_is_a_bad_gateway(
 ) -> None:
     gateway.up(lab, QuietReporter())
     target = ServiceTarget("prod", "shop", upstream)
-    closed = support.free_port(21000)
+    closed = free_port(21000)
     answer = lab.state_dir / "answer.json"
     answer.write_text(json.dumps(service("127.0.0.1", closed)))
     exposure = gateway.expose(lab, ServiceTarget("prod", "shop", closed))
@@ -310,7 +323,7 @@ def test_an_upstream_over_tls(
 ) -> None:
     if gateway.name == "httpd":
         pytest.skip("in clear only")
-    port, control = support.free_ports(20000, 2)
+    port, control = free_ports(20000, 2)
     monkeypatch.setenv("TLS", "1")
     monkeypatch.setenv("PORT", str(port))
     monkeypatch.setenv("CONTROL_PORT", str(control))

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from upstream_guard.lab import images
+from upstream_guard.lab.ports import spare_ports
 from upstream_guard.lab.report import QuietReporter
 
 DEADLINE = 20.0
@@ -85,20 +86,13 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return images.upstream_program(QuietReporter())
 
 
-def free_ports() -> tuple[int, int]:
-    with socket.socket() as first, socket.socket() as second:
-        first.bind(("127.0.0.1", 0))
-        second.bind(("127.0.0.1", 0))
-        return first.getsockname()[1], second.getsockname()[1]
-
-
 @pytest.fixture
 def launch(program: Path) -> Iterator[Callable[..., Upstream]]:
     """Starts the upstream; returns when its control port answers."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start(**env: str) -> Upstream:
-        port, control = free_ports()
+        port, control = spare_ports(2)
         own = {"PORT": str(port), "CONTROL_PORT": str(control), "POD_NAME": "shop-1"}
         process = subprocess.Popen([program], env={**os.environ, **own, **env})
         started.append(process)

@@ -12,9 +12,9 @@ import httpx
 import yaml
 
 from upstream_guard.core import names
-from upstream_guard.lab.gateways.support import LOOPBACK, free_port
 from upstream_guard.lab.model import LabError
 from upstream_guard.lab.packages import Need, find_program
+from upstream_guard.lab.ports import LOOPBACK, free_port
 from upstream_guard.lab.process import end
 from upstream_guard.lab.replicas import manifests_folder
 

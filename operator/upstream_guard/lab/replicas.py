@@ -5,7 +5,6 @@ forbids in a cluster is forbidden here too.
 """
 
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ import upstream_guard
 from upstream_guard.core import names
 from upstream_guard.lab import process
 from upstream_guard.lab.model import Cluster, LabError, Reporter
+from upstream_guard.lab.ports import spare_ports
 from upstream_guard.lab.supervising import supervised
 
 Json = dict[str, Any]
@@ -183,7 +183,7 @@ def kill(*doomed: Replica) -> float:
 
 def start(cluster: Cluster, name: str, kubeconfig: Path, *extra: str) -> Replica:
     """Start one replica; it is not ready yet."""
-    http_port, webhook_port = _free_ports(2)
+    http_port, webhook_port = spare_ports(2)
     log = cluster.logs / f"{name}.log"
     log.unlink(missing_ok=True)
     command = (
@@ -276,14 +276,6 @@ def _kubectl(cluster: Cluster, *args: str, stdin: str = "") -> str:
     if done.returncode != 0:
         raise LabError(f"`kubectl {' '.join(args)}` failed: {done.stderr.strip()}")
     return done.stdout
-
-
-def _free_ports(number: int) -> list[int]:
-    sockets = [socket.create_server(("", 0)) for _ in range(number)]
-    ports = [int(sock.getsockname()[1]) for sock in sockets]
-    for sock in sockets:
-        sock.close()
-    return ports
 
 
 def _unix(text: str) -> float:

@@ -24,6 +24,7 @@ from upstream_guard.lab.load import LoadGenerator
 from upstream_guard.lab.load import Target as LoadTarget
 from upstream_guard.lab.model import LabError
 from upstream_guard.lab.packages import find_program
+from upstream_guard.lab.ports import free_ports
 from upstream_guard.lab.tools import cached_path
 
 SHOP = ObjectRef("prod", "shop")
@@ -176,7 +177,7 @@ async def run_envoy(tmp_path, start, upstream):
         program = envoy.envoy_program()
     except LabError as error:
         pytest.skip(str(error))
-    port, admin = support.free_ports(random.randint(20_000, 30_000), 2)
+    port, admin = free_ports(random.randint(20_000, 30_000), 2)
     eds(tmp_path, upstream.address)
     (tmp_path / "envoy.json").write_text(json.dumps(envoy_config(tmp_path, port, admin)))
     await start(tmp_path, program, "-c", tmp_path / "envoy.json", "--disable-hot-restart",
@@ -190,7 +191,7 @@ async def run_plain(name, tmp_path, start, upstream):
     program = cached_path(name) if name == "caddy" else find_program(name)
     if program is None or not program.exists():
         pytest.skip(f"{name} is not here")
-    port, admin = support.free_ports(random.randint(20_000, 30_000), 2)
+    port, admin = free_ports(random.randint(20_000, 30_000), 2)
     setup = Setup(tmp_path, port, admin, {HOST: upstream.address})
     (tmp_path / engine.config_file).write_text(engine.config(setup))
     await start(tmp_path, *engine.command(program, setup))

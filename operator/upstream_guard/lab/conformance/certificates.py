@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from upstream_guard.lab.conformance.model import Source
-from upstream_guard.lab.gateways.support import LOOPBACK
 from upstream_guard.lab.pki import Authority, KeyPair
+from upstream_guard.lab.ports import LOOPBACK
 
 NAME: Final = "upstream.test"
 """What upstreams are called in their certificates, beside their address."""

@@ -8,7 +8,7 @@ from typing import Final
 import httptools
 
 from upstream_guard.lab.conformance.model import Observation, Shape
-from upstream_guard.lab.gateways.support import LOOPBACK
+from upstream_guard.lab.ports import LOOPBACK
 
 CHUNK: Final = 65536
 

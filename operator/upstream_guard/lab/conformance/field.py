@@ -16,7 +16,7 @@ from upstream_guard.lab.conformance.cases import HEALTHY, HEALTHY_TLS
 from upstream_guard.lab.conformance.model import Case, Route, Source
 from upstream_guard.lab.conformance.servers import Upstream
 from upstream_guard.lab.gateways import support
-from upstream_guard.lab.gateways.support import LOOPBACK
+from upstream_guard.lab.ports import LOOPBACK, free_ports
 from upstream_guard.lab.process import end
 
 FIRST_PORT: Final = 8900
@@ -102,7 +102,7 @@ def field(folder: Path, sample: Path, cases: Sequence[Case]) -> Iterator[Field]:
         port = FIRST_PORT
         for case in wanted:
             if case.source in SAMPLE_MODES:
-                port, control = support.free_ports(port + 1, 2)
+                port, control = free_ports(port + 1, 2)
                 upstream = _sample(sample, case, (port, control), folder)
                 found[case.name] = stack.enter_context(upstream)
                 port = control

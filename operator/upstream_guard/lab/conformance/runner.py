@@ -26,6 +26,7 @@ from upstream_guard.lab.conformance.model import (
 )
 from upstream_guard.lab.gateways import support
 from upstream_guard.lab.model import LabError, Reporter
+from upstream_guard.lab.ports import free_ports
 
 FIRST_PORT: Final = 8800
 START_SECONDS: Final = 20.0
@@ -135,7 +136,7 @@ def _gateway(
     engine: Engine, program: Path, folder: Path, upstreams: Field, routes: Sequence[Route]
 ) -> Iterator[int]:
     """The gateway on the loopback address while the context is open; yields its port."""
-    port, admin = support.free_ports(FIRST_PORT, 2)
+    port, admin = free_ports(FIRST_PORT, 2)
     setup = Setup(folder, port, admin, tuple(routes), upstreams.resolver, upstreams.authority)
     support.write(folder / engine.config_file, engine.config(setup))
     log = folder / "process.log"

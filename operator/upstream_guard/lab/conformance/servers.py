@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
-from upstream_guard.lab.gateways.support import LOOPBACK
+from upstream_guard.lab.ports import LOOPBACK
 
 CONNECTION_SECONDS: Final = 10.0
 """A connection that says nothing for so long is closed."""

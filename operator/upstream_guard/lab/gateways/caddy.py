@@ -17,6 +17,7 @@ from upstream_guard.lab.gateways.plain import (
 )
 from upstream_guard.lab.model import Reporter
 from upstream_guard.lab.packages import Need
+from upstream_guard.lab.ports import LOOPBACK
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class Caddy:
         )
         return f"""\
 {{
-	admin {support.LOOPBACK}:{setup.admin_port}
+	admin {LOOPBACK}:{setup.admin_port}
 	auto_https off
 	persist_config off
 	storage file_system {setup.folder}/data
@@ -58,7 +59,7 @@ class Caddy:
 }}
 {routes}
 http://:{setup.port} {{
-	bind {support.LOOPBACK}
+	bind {LOOPBACK}
 	log
 	header {REVISION_HEADER} {setup.revision}
 	respond {UNROUTED}
@@ -77,11 +78,11 @@ http://:{setup.port} {{
 
     def metrics_url(self, setup: Setup) -> str:
         """Served by its admin API."""
-        return f"http://{support.LOOPBACK}:{setup.admin_port}/metrics"
+        return f"http://{LOOPBACK}:{setup.admin_port}/metrics"
 
     def admin_url(self, setup: Setup) -> str:
         """Its admin API."""
-        return f"http://{support.LOOPBACK}:{setup.admin_port}"
+        return f"http://{LOOPBACK}:{setup.admin_port}"
 
 
 def _site(host: str, port: int, upstream: str) -> str:
@@ -98,7 +99,7 @@ def _site(host: str, port: int, upstream: str) -> str:
     scheme = "https://" if to.secured else ""
     return f"""\
 http://{host}:{port} {{
-	bind {support.LOOPBACK}
+	bind {LOOPBACK}
 	log
 	reverse_proxy {scheme}{to.address}{transport}
 }}"""

@@ -25,6 +25,7 @@ from upstream_guard.lab.gateways.model import (
 from upstream_guard.lab.gateways.plain import ADMIN_OFFSET
 from upstream_guard.lab.model import Cluster, LabError, Reporter
 from upstream_guard.lab.packages import Need
+from upstream_guard.lab.ports import LOOPBACK, free_port, free_ports
 
 DEFAULT_PORT: Final = 8280
 INGRESS_CLASS: Final = "contour"
@@ -93,7 +94,7 @@ class Contour:
             support.ROUTE_SECONDS,
             f"{self.name} to know the route to {target.host}",
         )
-        return Exposure(support.LOOPBACK, ports.http, target.host)
+        return Exposure(LOOPBACK, ports.http, target.host)
 
     def unexpose(self, cluster: Cluster, target: ServiceTarget) -> None:
         """Delete the Ingress. None there is no error."""
@@ -130,7 +131,7 @@ class Contour:
         if missing:
             detail = f"was started, and {' and '.join(missing)} is not running"
             return GatewayStatus(self.name, up=False, detail=detail)
-        return GatewayStatus(self.name, up=True, detail=f"{support.LOOPBACK}:{ports.http}")
+        return GatewayStatus(self.name, up=True, detail=f"{LOOPBACK}:{ports.http}")
 
     def _start(self, cluster: Cluster, say: Reporter) -> Ports:
         if not cluster.nodes:
@@ -143,7 +144,7 @@ class Contour:
         for name in reversed(_PROCESSES):
             support.stop(cluster, name)
         ports = _choose_ports()
-        with say.step(f"Starting the gateway {self.name} on {support.LOOPBACK}:{ports.http}"):
+        with say.step(f"Starting the gateway {self.name} on {LOOPBACK}:{ports.http}"):
             folder = support.folder(cluster, self.name)
             folder.mkdir(parents=True, exist_ok=True)
             support.write(folder / _STATE_FILE, json.dumps(asdict(ports), indent=2))
@@ -173,14 +174,14 @@ class Contour:
         )
 
     def _running(self, ports: Ports) -> RunningGateway:
-        metrics = f"http://{support.LOOPBACK}:{ports.stats}/stats/prometheus"
-        admin = f"http://{support.LOOPBACK}:{ports.admin}"
-        return RunningGateway(self.name, support.LOOPBACK, ports.http, metrics, admin)
+        metrics = f"http://{LOOPBACK}:{ports.stats}/stats/prometheus"
+        admin = f"http://{LOOPBACK}:{ports.admin}"
+        return RunningGateway(self.name, LOOPBACK, ports.http, metrics, admin)
 
 
 def contour_command(program: Path, cluster: Cluster, ports: Ports) -> list[str]:
     """The command line of the controller."""
-    address = support.LOOPBACK
+    address = LOOPBACK
     access_log = support.folder(cluster, "contour") / "access.log"
     return [
         str(program),
@@ -267,7 +268,7 @@ def _bootstrap(contour: Path, folder: Path, ports: Ports) -> None:
         str(contour),
         "bootstrap",
         f"--admin-address={folder / 'admin.sock'}",
-        f"--xds-address={support.LOOPBACK}",
+        f"--xds-address={LOOPBACK}",
         f"--xds-port={ports.xds}",
         str(folder / "envoy.json"),
     ]
@@ -277,8 +278,8 @@ def _bootstrap(contour: Path, folder: Path, ports: Ports) -> None:
 
 
 def _choose_ports() -> Ports:
-    http = support.free_port(DEFAULT_PORT)
-    others = support.free_ports(DEFAULT_PORT + ADMIN_OFFSET, 7)
+    http = free_port(DEFAULT_PORT)
+    others = free_ports(DEFAULT_PORT + ADMIN_OFFSET, 7)
     return Ports(http, *others)
 
 

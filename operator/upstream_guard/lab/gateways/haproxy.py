@@ -16,6 +16,7 @@ from upstream_guard.lab.gateways.plain import (
 )
 from upstream_guard.lab.model import Reporter
 from upstream_guard.lab.packages import Need
+from upstream_guard.lab.ports import LOOPBACK
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ defaults
   timeout client 50s
   timeout server 50s
 frontend metrics
-  bind {support.LOOPBACK}:{setup.admin_port}
+  bind {LOOPBACK}:{setup.admin_port}
   no log
   http-request use-service prometheus-exporter if {{ path /metrics }}
   stats enable
@@ -75,7 +76,7 @@ frontend metrics
   stats show-legends
 frontend gateway
   option httplog
-  bind {support.LOOPBACK}:{setup.port} backlog 4096
+  bind {LOOPBACK}:{setup.port} backlog 4096
 {rules}
   default_backend unrouted
 {sections}
@@ -99,11 +100,11 @@ backend unrouted
 
     def metrics_url(self, setup: Setup) -> str:
         """Its own exporter."""
-        return f"http://{support.LOOPBACK}:{setup.admin_port}/metrics"
+        return f"http://{LOOPBACK}:{setup.admin_port}/metrics"
 
     def admin_url(self, setup: Setup) -> str:
         """Its statistics page."""
-        return f"http://{support.LOOPBACK}:{setup.admin_port}/stats"
+        return f"http://{LOOPBACK}:{setup.admin_port}/stats"
 
 
 def _server(upstream: str) -> str:

@@ -20,6 +20,7 @@ from upstream_guard.lab.gateways.plain import (
 )
 from upstream_guard.lab.model import LabError, Reporter
 from upstream_guard.lab.packages import Need
+from upstream_guard.lab.ports import LOOPBACK
 
 MODULES: Final = ("mpm_event", "authz_core", "headers", "alias", "proxy", "proxy_http")
 _MODULE_FOLDERS: Final = ("/usr/lib/apache2/modules", "/usr/lib64/httpd/modules")
@@ -53,7 +54,7 @@ class Httpd:
         return f"""\
 {preamble(setup.folder, setup.port, MODULES)}
 LogFormat "%{{msec}}t %V \\"%r\\" %>s %{{us}}T" upstream
-<VirtualHost {support.LOOPBACK}:{setup.port}>
+<VirtualHost {LOOPBACK}:{setup.port}>
   ServerName unrouted
   Header always set {REVISION_HEADER} {setup.revision}
   Redirect {UNROUTED} /
@@ -95,8 +96,8 @@ def preamble(folder: Path, port: int, modules: Sequence[str]) -> str:
 ServerRoot {folder}
 DefaultRuntimeDir {folder}
 PidFile {folder}/httpd.pid
-Listen {support.LOOPBACK}:{port}
-ServerName {support.LOOPBACK}
+Listen {LOOPBACK}:{port}
+ServerName {LOOPBACK}
 {loads}
 {_user()}
 ErrorLog /proc/self/fd/2
@@ -129,7 +130,7 @@ def _virtual_host(setup: Setup, host: str, upstream: str) -> str:
     if to.secured:
         raise LabError("the lab's httpd goes to services in clear only")
     return f"""\
-<VirtualHost {support.LOOPBACK}:{setup.port}>
+<VirtualHost {LOOPBACK}:{setup.port}>
   ServerName {host}
   CustomLog {setup.folder}/access.log upstream
   ProxyPass / http://{to.address}/

@@ -20,6 +20,7 @@ from upstream_guard.lab.gateways.plain import (
 )
 from upstream_guard.lab.model import Reporter
 from upstream_guard.lab.packages import Need
+from upstream_guard.lab.ports import LOOPBACK
 
 _NAME_BYTES = 512
 """For the longest host: name and namespace of a Service. By default a cache line, too little for 58 characters."""
@@ -61,7 +62,7 @@ http {{
     'upstream_status=$upstream_status upstream_time=$upstream_response_time time=$request_time';
   access_log access.log upstream;
   server {{
-    listen {support.LOOPBACK}:{setup.port} default_server backlog=4096;
+    listen {LOOPBACK}:{setup.port} default_server backlog=4096;
     add_header {REVISION_HEADER} {setup.revision} always;
     return {UNROUTED};
   }}
@@ -118,7 +119,7 @@ def _server(setup: Setup, host: str, upstream: str) -> str:
 """
     return f"""\
   server {{
-    listen {support.LOOPBACK}:{setup.port};
+    listen {LOOPBACK}:{setup.port};
     server_name {host};
 {resolving if to.resolver else ""}\
     location / {{

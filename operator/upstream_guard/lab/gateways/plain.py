@@ -23,6 +23,7 @@ from upstream_guard.lab.gateways.model import (
 )
 from upstream_guard.lab.model import Cluster, LabError, Reporter
 from upstream_guard.lab.packages import Need
+from upstream_guard.lab.ports import LOOPBACK, free_port
 
 UNROUTED: Final = 421
 """What a plain gateway answers to a host that it does not know: Misdirected Request."""
@@ -165,7 +166,7 @@ class PlainGateway:
             setup = self._need(cluster)
             routes = {**setup.routes, target.host: upstream}
             self._apply(cluster, replace(setup, routes=routes))
-        return Exposure(support.LOOPBACK, setup.port, target.host)
+        return Exposure(LOOPBACK, setup.port, target.host)
 
     def unexpose(self, cluster: Cluster, target: ServiceTarget) -> None:
         """Take the route away. No route is no error."""
@@ -195,7 +196,7 @@ class PlainGateway:
             return GatewayStatus(self.name, up=False, detail="not started")
         if not self._runs(cluster, setup):
             return GatewayStatus(self.name, up=False, detail="was started, and is not running")
-        detail = f"{support.LOOPBACK}:{setup.port}, {len(setup.routes)} routes"
+        detail = f"{LOOPBACK}:{setup.port}, {len(setup.routes)} routes"
         return GatewayStatus(self.name, up=True, detail=detail)
 
     def _start(self, cluster: Cluster, routes: Mapping[str, str], say: Reporter) -> Setup:
@@ -204,12 +205,12 @@ class PlainGateway:
         support.stop(cluster, self.name, contained=self.engine.contained)
         setup = Setup(
             folder=support.folder(cluster, self.name),
-            port=support.free_port(self.engine.default_port),
-            admin_port=support.free_port(self.engine.default_port + ADMIN_OFFSET),
+            port=free_port(self.engine.default_port),
+            admin_port=free_port(self.engine.default_port + ADMIN_OFFSET),
             routes=routes,
         )
         self._write(setup)
-        with say.step(f"Starting the gateway {self.name} on {support.LOOPBACK}:{setup.port}"):
+        with say.step(f"Starting the gateway {self.name} on {LOOPBACK}:{setup.port}"):
             command = self.engine.command(program, setup)
             support.start(cluster, self.name, command, contained=self.engine.contained)
             support.until_listening(cluster, self.name, setup.port)
@@ -274,7 +275,7 @@ class PlainGateway:
     def _running(self, setup: Setup) -> RunningGateway:
         return RunningGateway(
             self.name,
-            support.LOOPBACK,
+            LOOPBACK,
             setup.port,
             self.engine.metrics_url(setup),
             self.engine.admin_url(setup),

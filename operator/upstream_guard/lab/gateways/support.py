@@ -18,15 +18,14 @@ from typing import Any, Final
 from upstream_guard.lab import packages, process
 from upstream_guard.lab.gateways.model import ServiceTarget
 from upstream_guard.lab.model import Cluster, LabError
+from upstream_guard.lab.ports import LOOPBACK
 
-LOOPBACK: Final = "127.0.0.1"
 START_SECONDS: Final = 20.0
 """How long a gateway may take until it listens."""
 ROUTE_SECONDS: Final = 30.0
 """How long a gateway may take to learn a route."""
 STOP_SECONDS: Final = 5.0
 _POLL = 0.05
-_PORT_RANGE = 500
 _KUBECTL_SECONDS = 60.0
 
 
@@ -52,28 +51,6 @@ def locked(cluster: Cluster, name: str) -> Iterator[None]:
 def process_name(name: str) -> str:
     """What `lab logs` calls a gateway's process."""
     return f"gateway-{name}"
-
-
-def free_port(preferred: int) -> int:
-    """The preferred TCP port of the loopback address, or the next above it that is free.
-
-    Ports that the kernel gives to clients (32768 and up) are avoided: one that is free now may be a
-    client's a moment later.
-    """
-    for port in range(preferred, preferred + _PORT_RANGE):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((LOOPBACK, port))
-            return port
-    raise LabError(f"no TCP port from {preferred} to {port} is free on {LOOPBACK}")
-
-
-def free_ports(preferred: int, count: int) -> list[int]:
-    """Distinct free TCP ports of the loopback address, from the preferred one up."""
-    found: list[int] = []
-    for _ in range(count):
-        found.append(free_port(found[-1] + 1 if found else preferred))
-    return found
 
 
 def listens(port: int, address: str = LOOPBACK) -> bool:

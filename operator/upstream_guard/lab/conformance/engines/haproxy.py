@@ -13,9 +13,9 @@ from upstream_guard.lab.conformance.certificates import NAME
 from upstream_guard.lab.conformance.engines.model import first_line
 from upstream_guard.lab.conformance.model import QUICK_SECONDS, Case, Route, Setup, Speaks
 from upstream_guard.lab.gateways.haproxy import Haproxy as Product
-from upstream_guard.lab.gateways.support import LOOPBACK
 from upstream_guard.lab.model import Reporter
 from upstream_guard.lab.packages import Need
+from upstream_guard.lab.ports import LOOPBACK
 
 _HTTP_LOG: Final = re.compile(r"/-?\d+ (-?\d+) \+?\d+ - - (\S{4}) \S+/\S+/\S+/\S+/(\+?\d+) ")
 _FINE: Final = ("----", "CD--")

@@ -12,9 +12,9 @@ from upstream_guard.gateways.httpd import ANSWERS
 from upstream_guard.lab.conformance.engines.model import first_line
 from upstream_guard.lab.conformance.model import QUICK_SECONDS, Case, Route, Setup, Source, Speaks
 from upstream_guard.lab.gateways import httpd
-from upstream_guard.lab.gateways.support import LOOPBACK
 from upstream_guard.lab.model import Reporter
 from upstream_guard.lab.packages import Need
+from upstream_guard.lab.ports import LOOPBACK
 
 _MODULES: Final = (
     *httpd.MODULES, "proxy_http2", "http2", "proxy_balancer", "lbmethod_byrequests",

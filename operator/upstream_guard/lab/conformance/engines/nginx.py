@@ -14,9 +14,9 @@ from upstream_guard.lab.conformance.engines.model import first_line
 from upstream_guard.lab.conformance.model import QUICK_SECONDS, Case, Route, Setup, Source, Speaks
 from upstream_guard.lab.gateways.nginx import Nginx as Product
 from upstream_guard.lab.gateways.nginx import preamble
-from upstream_guard.lab.gateways.support import LOOPBACK
 from upstream_guard.lab.model import Reporter
 from upstream_guard.lab.packages import Need
+from upstream_guard.lab.ports import LOOPBACK
 
 _ERROR: Final = re.compile(r"\[(?:error|crit|warn)\] .*?\*\d+ (.*?)(?: while |, client: )")
 _ACCESS: Final = re.compile(r"^\S+ (\d+) upstream=(\S+)")
