@@ -136,7 +136,7 @@ def test_shortest_guard_gets_every_default(server) -> None:
         "detection": {
             "minRequests": 1,
             "errorStatuses": [502, 503, 504],
-            "routeProbe": {"mode": "Auto", "interval": "5s", "changeInterval": "100ms"},
+            "routeProbe": {"mode": "Auto", "interval": "3s", "changeInterval": "100ms"},
         },
     }
 

@@ -404,7 +404,7 @@ class TestMetricsEye:
         assert play.last.counted is Counted.ESTIMATED
         assert play.last.lost == pytest.approx(200, rel=0.2)
 
-    def test_nor_does_one_count_those_who_gave_up(self) -> None:
+    def test_nor_does_one_count_those_whom_it_keeps_waiting(self) -> None:
         play = Play()
         play.count(5, s200=200)
         play.keep_asking(1)
@@ -412,7 +412,29 @@ class TestMetricsEye:
             play.ask(0, cause=Cause.READ_TIMEOUT, took=2.0)
         play.count(1, s200=10, s504=30)
         play.keep_asking(12)
-        assert (play.last.lost, play.last.counted) == (30, Counted.ESTIMATED)
+        assert play.last.counted is Counted.ESTIMATED
+        assert play.last.lost == pytest.approx(5.5 * 40, rel=0.1)
+
+    def test_direct_probes_say_when_in_a_long_gap_it_began(self) -> None:
+        """Of a gap in peace half is taken to have failed, but for the endpoints that failed from a known time on."""
+        lost = {}
+        for eyes in ("route", "one of three", "all"):
+            play = Play()
+            play.set(rate=100.0)
+            play.ask()
+            play.wait(2.5)
+            bad = {"route": 0, "one of three": 1, "all": 3}[eyes]
+            ill = failing(play.now)
+            play.set(endpoints=tuple(endpoint(n, ill if n <= bad else SERVING) for n in (1, 2, 3)))
+            play.wait(0.5, every=0.1)
+            play.keep_asking(2, 502)
+            play.set(endpoints=(endpoint(1), endpoint(2), endpoint(3)))
+            play.keep_asking(12)
+            assert play.kinds[-1] == "closed"
+            lost[eyes] = play.last.lost
+        assert lost["route"] == pytest.approx(100 * (1.5 + 2), rel=0.05)
+        assert lost["one of three"] == pytest.approx(100 * (0.5 / 3 + 2), rel=0.05)
+        assert lost["all"] == pytest.approx(100 * (0.5 + 2), rel=0.05)
 
     def test_what_a_gateway_hides_is_told_and_is_no_window(self) -> None:
         play = Play()

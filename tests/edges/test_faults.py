@@ -57,7 +57,7 @@ TOLD = Told(
 )  # fmt: skip
 BASE = Trial("nginx", "refused", 1, BEGAN, ("refused",), rate=40.0)
 TRIAL = replace(
-    BASE, requests=300, failed=20, first_failed=1000.2, statuses={"502": 20}, windows=(TOLD,)
+    BASE, requests=300, failed=20, first_lost=1000.2, statuses={"502": 20}, windows=(TOLD,)
 )
 RESET = replace(TOLD, ranked=(("reset", 90),))
 
@@ -458,11 +458,24 @@ class TestTrials:
         trial = make_trial(BASE, records, windows)
         assert (trial.requests, trial.failed) == (4, 3)
         assert trial.statuses == {"502": 2, "timeout": 1}
-        assert trial.first_failed == 1000.15
+        assert trial.first_lost == 1000.15
         assert [w.opened for w in trial.windows] == [1000.1, 1002.0]
         assert trial.delay == pytest.approx(0.45)
         assert (trial.lost, trial.lost_kind, trial.eyes) == (40, "estimated", "route")
         assert trial.expected == ("refused",)
+
+    def test_who_waited_longer_than_a_probe_does_is_lost_to_an_estimate(self) -> None:
+        """A gateway that keeps users waiting and answers in the end does not count them."""
+        records = [
+            Record(1000.1, 1000.15, 0.0, "200"),
+            Record(1000.2, 1008.0, 0.0, "200"),
+            Record(1000.3, 1010.3, 0.0, "timeout"),
+        ]
+        trial = make_trial(BASE, records, [window(1000.1)])
+        assert (trial.failed, trial.slow, trial.truth) == (1, 1, 2)
+        assert trial.first_lost == pytest.approx(1002.2)
+        exact = replace(trial, windows=(replace(TOLD, counted="exact"),))
+        assert exact.truth == 1
 
     def test_count_as_exact_only_where_every_window_was(self) -> None:
         exact = replace(TOLD, counted="exact")
@@ -497,7 +510,7 @@ class TestScore:
     def test_counts_what_says_something(self) -> None:
         wrong = replace(TRIAL, windows=(replace(RESET, lost=90, counted="exact"),))
         silent = replace(TRIAL, windows=())
-        unmet = replace(TRIAL, failed=0, first_failed=0.0, windows=())
+        unmet = replace(TRIAL, failed=0, first_lost=0.0, windows=())
         broken = replace(TRIAL, problem="no pods")
         quiet = replace(TRIAL, fault="app-error", expected=(), windows=(), late=0.5)
         alarm = replace(TRIAL, fault="app-error", expected=())

@@ -751,8 +751,9 @@ def _lost(watch: Watch, scene: Scene, gateway: str, known: Open) -> tuple[int, C
     """Requests lost: by the gateway's count, else by the probes' share and the rate.
 
     A gateway that is down, or breaks connections off without a status, does not count what its users
-    lose; nor does it count those who gave up before it answered. Where no rate is known, what the probes
-    themselves lost is all that is known, and is given.
+    lose; nor does it count, or not until much later, those whom it keeps waiting: who was not answered
+    within a route probe's patience is lost, whether or not he waits on. Where no rate is known, what the
+    probes themselves lost is all that is known, and is given.
     """
     lane = watch.lanes.get(gateway, Lane())
     silent = lane.silences
@@ -763,14 +764,12 @@ def _lost(watch: Watch, scene: Scene, gateway: str, known: Open) -> tuple[int, C
         exact = Counted.ESTIMATED if lane.classes_only else Counted.EXACT
         return lane.requests_failed, exact
     counted = lane.requests_failed if lane.counted_until > known.first else 0
-    if counted and silent <= {Cause.READ_TIMEOUT}:
-        return counted, Counted.ESTIMATED
     # What fails may not be counted any more, and of what had just begun little was counted: the larger one.
     counted_rates = [rate for rate in (known.rate, lane.rate) if rate is not None]
     rate = max(counted_rates, default=scene.rate)
     failed = lane.probes_failed
     if failed:
-        lost = failed if rate is None else max(1, round(rate * lane.lost_seconds))
+        lost = failed if rate is None else max(1, round(rate * lane.lost_seconds(watch.direct)))
         return max(lost, counted), Counted.ESTIMATED
     before = known.told.lost if known.told else 0
     if known.direct_lost:

@@ -132,7 +132,7 @@ class RouteProbePolicy:
     """`spec.detection.routeProbe`. Empty text means "not said"."""
 
     mode: RouteProbeMode = RouteProbeMode.AUTO
-    interval: float = 5.0
+    interval: float = 3.0
     change_interval: float = 0.1
     path: str = ""
     host: str = ""

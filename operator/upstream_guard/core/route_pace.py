@@ -17,8 +17,8 @@ Gateways close a client's idle connection after 5 s at the earliest (Apache http
 request that meets the close would look like a failure of the app.
 """
 CALMING: Final = 1.25
-"""By how much each gap is longer than the last one, once nothing is under way: back in peace (5 s) after
-some 20 s."""
+"""By how much each gap is longer than the last one, once nothing is under way: back in peace (3 s) after
+some 12 s."""
 JITTER: Final = 0.1
 """Each gap is shortened by up to this share, so that ways do not fall into step."""
 

@@ -320,6 +320,8 @@ class Tally:
         failing: It failed.
         lost_seconds: Seconds' worth of requests that failed: between two of ours, the mean of how both
             ended.
+        onset: Between which two of ours it first began to fail, Unix seconds; (0, 0) where it did not, or
+            was not asked before.
     """
 
     good: int = 0
@@ -329,11 +331,25 @@ class Tally:
     asked_at: float = 0.0
     failing: bool = False
     lost_seconds: float = 0.0
+    onset: tuple[float, float] = (0.0, 0.0)
 
     @property
     def failed(self) -> int:
         """Failures."""
         return sum(self.signs.values())
+
+    def lost_by(self, direct: Direct) -> float:
+        """The same as `lost_seconds`, where direct probes may say when in the first gap it began.
+
+        Half of that gap, which in peace is seconds long, is the best guess of who knows nothing else. Where
+        endpoints began to fail in it, requests to them failed from then on.
+        """
+        begin, end = self.onset
+        since = [a.since for a in direct.ailing.values() if begin < a.since <= end]
+        if not since:
+            return self.lost_seconds
+        share = min(1.0, len(since) / max(1, len(direct.endpoints)))
+        return self.lost_seconds - (end - begin) / 2 + share * (end - min(since))
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,13 +433,12 @@ class Lane:
         signs = (sign for tally in self.routes.values() for sign in tally.signs)
         return frozenset(s.cause for s in signs if s.status == 0 and s.cause is not None)
 
-    @property
-    def lost_seconds(self) -> float:
-        """Seconds' worth of requests that failed by route probes.
+    def lost_seconds(self, direct: Direct) -> float:
+        """Seconds' worth of requests that failed by route probes, and by what direct probes say of the first.
 
         Users are taken to spread over the ways as the probes do.
         """
-        return sum(t.lost_seconds for t in self.routes.values()) / max(1, len(self.routes))
+        return sum(t.lost_by(direct) for t in self.routes.values()) / max(1, len(self.routes))
 
     def answered_since(self, since: float) -> int:
         """Requests that were answered well since then."""
@@ -485,11 +500,13 @@ def _asked(tally: Tally, sample: RouteSample, *, failed: bool) -> Tally:
     """With the time since the last request reckoned: the trapezoidal rule on failed or not."""
     gap = min(LONGEST_STEP, max(0.0, sample.sent - tally.asked_at)) if tally.asked_at else 0.0
     share = (tally.failing + failed) / 2
+    begins = failed and not tally.failed and not tally.failing
     return replace(
         tally,
         asked_at=max(tally.asked_at, sample.sent),
         failing=failed,
         lost_seconds=tally.lost_seconds + share * gap,
+        onset=(sample.sent - gap, sample.sent) if begins and gap else tally.onset,
     )
 
 

@@ -13,6 +13,7 @@ from upstream_guard.lab.demo.stage import Stage
 from upstream_guard.lab.demo.tally import Record, percentile
 from upstream_guard.lab.model import Cluster
 from upstream_guard.lab.nameserver import Nameserver
+from upstream_guard.probes.route import TIMEOUT
 
 HOLD_SECONDS = 6.0
 KNOWN_SECONDS = 15.0
@@ -68,7 +69,8 @@ class Fault:
         wire: How gateways go to the service.
         rate: Requests a second at most, where each costs so much that the machine itself would be the fault.
         hold: Seconds for which it stays on at least. Where requests hang, users have to give up first.
-        before: Seconds of load before it. A gateway that is gone counts nothing, so what it served has to be known.
+        before: Seconds of load before it. A gateway that is gone or keeps its users waiting counts nothing, so
+            what it served has to be known.
     """
 
     name: str
@@ -145,8 +147,9 @@ class Trial:
         expected: Causes that are right; none where no window is to open.
         rate: Requests a second of the load.
         requests: Of users, while it was on and after.
-        failed: Those that failed: what a window's lost requests are to be.
-        first_failed: Unix seconds at which the first of them had failed; 0 where none did.
+        failed: Those that failed: what a gateway's exact count is to be.
+        slow: Those that were answered well, but later than a route probe waits: an estimate counts them as lost.
+        first_lost: Unix seconds at which the first of both was lost to its user; 0 where none was.
         statuses: Failed requests by outcome.
         late: 99th percentile of the seconds by which the load generator was late: how busy the machine was.
         windows: What the operator told, oldest first.
@@ -161,7 +164,8 @@ class Trial:
     rate: float = 0.0
     requests: int = 0
     failed: int = 0
-    first_failed: float = 0.0
+    slow: int = 0
+    first_lost: float = 0.0
     statuses: Mapping[str, int] = field(default_factory=dict)
     late: float = 0.0
     windows: tuple[Told, ...] = ()
@@ -185,13 +189,13 @@ class Trial:
 
     @property
     def delay(self) -> float | None:
-        """Seconds from the first failed request's end to the `WindowOpened` event's own time.
+        """Seconds from the time at which the first request was lost to the `WindowOpened` event's own time.
 
         Negative where the operator knew before a user did.
         """
-        if self.first is None or not self.first_failed:
+        if self.first is None or not self.first_lost:
             return None
-        return self.first.event - self.first_failed
+        return self.first.event - self.first_lost
 
     @property
     def eyes(self) -> str:
@@ -209,6 +213,11 @@ class Trial:
         kinds = {w.counted for w in self.windows}
         return "exact" if kinds == {"exact"} else "estimated" if kinds else ""
 
+    @property
+    def truth(self) -> int:
+        """Requests lost, by the load generator: what `lost` is to be."""
+        return self.failed if self.lost_kind == "exact" else self.failed + self.slow
+
 
 def make_trial(base: Trial, records: Sequence[Record], windows: Sequence[Told]) -> Trial:
     """Put one trial's findings together.
@@ -220,13 +229,15 @@ def make_trial(base: Trial, records: Sequence[Record], windows: Sequence[Told]) 
     """
     after = [r for r in records if r.sent >= base.began - EARLY]
     failed = [r for r in after if r.failed]
+    slow = [r for r in after if not r.failed and r.done - r.sent > TIMEOUT]
     # Not by its first failure: of one that a gateway counted, only the two looks around it are known.
     ours = [window for window in windows if window.detected >= base.began - EARLY]
     return replace(
         base,
         requests=len(after),
         failed=len(failed),
-        first_failed=min((r.done for r in failed), default=0.0),
+        slow=len(slow),
+        first_lost=min((min(r.done, r.sent + TIMEOUT) for r in (*failed, *slow)), default=0.0),
         statuses=dict(Counter(record.outcome for record in failed).most_common()),
         late=percentile([r.late for r in after], 0.99),
         windows=tuple(sorted(ours, key=lambda window: window.opened)),

@@ -33,7 +33,13 @@ FAULTS: Final[tuple[Fault, ...]] = (
     Fault("crash", "every app process is killed", _only(Cause.REFUSED), inject.crash),
     Fault("reset", "reset before headers", _only(Cause.RESET), inject.sample("reset")),
     Fault("lying", "reset, health check good", _only(Cause.RESET), inject.sample("lying-ready")),
-    Fault("reset-in-body", "reset in the body", _only(Cause.RESET), inject.sample("reset-in-body")),
+    Fault(
+        "reset-in-body",
+        "reset in the body",
+        _only(Cause.RESET),
+        inject.sample("reset-in-body"),
+        before=KNOWN_SECONDS,
+    ),
     Fault(
         "early-close",
         "closed before headers",
@@ -83,6 +89,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
         _only(Cause.READ_TIMEOUT),
         inject.sample("hang"),
         hold=SLOW_HOLD_SECONDS,
+        before=KNOWN_SECONDS,
     ),
     Fault(
         "app-error",
@@ -117,6 +124,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
         _only(Cause.CONNECT_TIMEOUT),
         inject.firewall("drop"),
         hold=SLOW_HOLD_SECONDS,
+        before=KNOWN_SECONDS,
     ),
     Fault(
         "unreachable",
@@ -131,6 +139,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
         inject.firewall("drop", gateway_only=True),
         gateways=OF_ITS_OWN_ADDRESS,
         hold=SLOW_HOLD_SECONDS,
+        before=KNOWN_SECONDS,
     ),
     Fault(
         "no-endpoints",
@@ -138,6 +147,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
         _only(Cause.NO_ENDPOINTS),
         inject.no_room,
         hold=SLOW_HOLD_SECONDS,
+        before=KNOWN_SECONDS,
     ),
     Fault(
         "dns-no-name",
@@ -155,6 +165,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
         gateways=GOES_BY_NAME,
         wire=Wire.NAMED,
         hold=SLOW_HOLD_SECONDS,
+        before=KNOWN_SECONDS,
     ),
     Fault(
         "dns-failing",
@@ -170,6 +181,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
         _only(Cause.STALE_UPSTREAM),
         inject.frozen_list,
         hold=SLOW_HOLD_SECONDS,
+        before=KNOWN_SECONDS,
     ),
     Fault(
         "gateway-down",
