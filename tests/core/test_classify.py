@@ -207,6 +207,15 @@ def test_a_list_that_is_empty_because_every_endpoint_fails_is_not_why() -> None:
     )  # fmt: skip
     found = classify(case)
     assert found.cause is Cause.REFUSED
+    for_longer = replace(
+        case,
+        endpoints=tuple(replace(e, listed=False) for e in case.endpoints),
+        routes=(met(503, "no healthy upstream", times=70), met(503, ENVOY + "remote connection failure", times=25)),
+        statuses={503: 584},
+        failures={Failure.EMPTY: 356, Failure.CONNECT: 198},
+        usable=frozenset(),
+    )  # fmt: skip
+    assert classify(for_longer).cause is Cause.REFUSED
     nobody = replace(
         case, endpoints=tuple(replace(e, left=True, listed=False) for e in case.endpoints)
     )

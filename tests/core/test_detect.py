@@ -12,9 +12,6 @@ from upstream_guard.core.detect import (
     Hidden,
     Kind,
     News,
-    Scene,
-    Underway,
-    Watch,
     advance,
     closer_looks,
     hurried,
@@ -39,6 +36,7 @@ from upstream_guard.core.predict.state import ChangeKind
 from upstream_guard.core.sightings import MAX_GOODS, MAX_HITS, MAX_ROUTES, MAX_SIGNS, Probed
 from upstream_guard.core.status import PredictionStatus
 from upstream_guard.core.tuning import Evidence, GatewayKind
+from upstream_guard.core.watching import Scene, Underway, Watch
 from upstream_guard.gateways import PROFILES
 from upstream_guard.gateways.behaviour import model_of
 
@@ -414,6 +412,21 @@ class TestMetricsEye:
         play.keep_asking(12)
         assert play.last.counted is Counted.ESTIMATED
         assert play.last.lost == pytest.approx(5.5 * 40, rel=0.1)
+
+    def test_who_hangs_is_reckoned_by_the_rate_before_it_hung(self) -> None:
+        """What is not answered is not counted: the gateway seems to get less and less to do."""
+        play = Play()
+        for _ in range(3):
+            play.count(5, s200=200)
+        play.ask()
+        began = play.now
+        for n in range(10):
+            play.count(1.0)
+            sent = began + n
+            play.step(RouteSample(sent - 1.0, play.now, KEY, 0, Cause.READ_TIMEOUT))
+        play.keep_asking(12)
+        assert play.kinds[-1] == "closed"
+        assert play.last.lost == pytest.approx(40 * 9.5, rel=0.15)
 
     def test_direct_probes_say_when_in_a_long_gap_it_began(self) -> None:
         """Of a gap in peace half is taken to have failed, but for the endpoints that failed from a known time on."""
@@ -893,7 +906,7 @@ class TestDirectEye:
         play.keep_asking(2)
         play.set(endpoints=tuple(replace(e, listed=False) for e in play.scene.endpoints))
         began = play.now
-        for n in range(24):
+        for n in range(30):
             if n == 20:
                 fresh = (replace(endpoint(n), address=f"10.0.1.{n}:8080") for n in (1, 2, 3))
                 play.set(endpoints=tuple(fresh))

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -164,6 +165,33 @@ async def test_a_change_that_is_told_of_is_asked_about_at_once(world, until, bac
     world.follow(interval=300.0)
     await until(lambda: world.gateway.asked)
     assert time.monotonic() - began < 1.0
+
+
+async def test_what_is_waited_for_is_asked_about_a_second_time_and_no_more(
+    world, until, background, monkeypatch
+):
+    """It takes two silent requests for a window, and an app that is always slow is no reason to ask it often."""
+    monkeypatch.setattr(module, "WONDER_SECONDS", 0.1)
+    world.follow(interval=300.0)
+    (way,) = world.probes._ways.values()
+    background(world.probes.run())
+    for _ in range(2):
+        asked = world.gateway.asked
+        world.gateway.status = 200
+        way.turn = replace(way.turn, due=time.monotonic())
+        world.probes._schedule.advance(way.key, way.turn.due)
+        world.probes._kick.set()
+        await until(lambda asked=asked: world.gateway.asked == asked + 1)
+        world.gateway.status = None
+        world.samples.clear()
+        way.turn = replace(way.turn, due=time.monotonic())
+        world.probes._schedule.advance(way.key, way.turn.due)
+        world.probes._kick.set()
+        await until(lambda: len(world.samples) == 2)
+        first, other = (sample for _, sample in world.samples)
+        assert {first.cause, other.cause} == {Cause.READ_TIMEOUT}
+        assert 0.1 <= other.sent - first.sent < 1.0
+        assert way.under_way == 0
 
 
 async def test_an_unchanged_way_keeps_its_turn(world):

@@ -11,14 +11,10 @@ from upstream_guard.controller.predictions import Predictions
 from upstream_guard.controller.scoring import Scoring
 from upstream_guard.core.assessment import Situation
 from upstream_guard.core.detect import (
-    AFTERMATH,
     Hidden,
     Kind,
     News,
-    Scene,
     Sighting,
-    Underway,
-    Watch,
     advance,
     closer_looks,
     hurried,
@@ -40,6 +36,7 @@ from upstream_guard.core.observed import MAX_WINDOWS, Counted, ObservedWindow, f
 from upstream_guard.core.predict.gateway import Behaviour
 from upstream_guard.core.predict.state import ChangeKind
 from upstream_guard.core.tuning import GatewayFacts
+from upstream_guard.core.watching import AFTERMATH, Scene, Underway, Watch
 from upstream_guard.gateways.behaviour import model_of
 from upstream_guard.metrics import Metrics
 from upstream_guard.resources.status import parse_windows

@@ -12,7 +12,7 @@ from typing import Final
 from upstream_guard.core.causes import Cause
 from upstream_guard.core.evidence import RouteSample
 from upstream_guard.core.model import Guard, ObjectRef, RouteProbePolicy, Service
-from upstream_guard.core.route_pace import Bucket, Turn, first_turn, hurry, next_turn
+from upstream_guard.core.route_pace import Bucket, Turn, first_turn, hurry, next_turn, second
 from upstream_guard.core.routes import Ask, Landscape, RoutePlan, plan_routes
 from upstream_guard.core.status import RouteStatus
 from upstream_guard.metrics import Metrics
@@ -33,6 +33,9 @@ MISSES: Final = 3
 """Failed connections after which a gateway that never answered is reported as out of reach."""
 LOOK_SECONDS: Final = 0.25
 """How often it is asked whether anything is suspected; that something begins is told at once."""
+WONDER_SECONDS: Final = 0.5
+"""After which a request that is not answered yet has the next one made at once: it takes two silent ones for a
+window, and in peace the second would come seconds after the first has given up."""
 BUSY_SECONDS: Final = 0.05
 """The same while requests are under way: the grain in which the loop's own lateness is known."""
 _TICK: Final = 0.002
@@ -60,6 +63,8 @@ class _Way:
     """The gateway has once answered. What never answered may just be out of our reach."""
     misses: int = 0
     problem: str = ""
+    wondered: bool = False
+    """A request was waited for, and none has been answered soon since."""
 
     @property
     def door(self) -> tuple[tuple[str, ...], int]:
@@ -294,12 +299,25 @@ class RouteProbes:
         if not task.cancelled() and task.exception() is not None:
             logger.error("A request through a gateway failed here", exc_info=task.exception())
 
+    def _wonder(self, way: _Way) -> None:
+        """Once until something is answered soon: an app that is always slow is not asked more often."""
+        if way.wondered or way.key not in self._ways:
+            return
+        way.wondered = True
+        way.turn = second(way.turn, time.monotonic())
+        self._schedule.advance(way.key, way.turn.due)
+        self._kick.set()
+
     # What comes of it.
 
     async def _make(self, way: _Way, turn: int, *, reuse: bool) -> None:
+        loop = asyncio.get_running_loop()
+        wonder = loop.call_later(WONDER_SECONDS, self._wonder, way)
         try:
             sample = await self._prober.ask(way.ask, turn, reuse=reuse)
         finally:
+            way.wondered &= loop.time() >= wonder.when()
+            wonder.cancel()
             way.under_way -= 1
             self._by_gateway[way.ask.key.gateway] -= 1
         if way.key not in self._ways:

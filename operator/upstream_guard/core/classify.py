@@ -582,11 +582,12 @@ def _circumstances(case: Case) -> Iterator[tuple[Circumstance, str]]:
 def _of_list(case: Case) -> Iterator[tuple[Circumstance, str]]:
     listed, left = case.listed, tuple(e for e in case.endpoints if e.left)
     here = tuple(e for e in case.endpoints if not e.left)
-    # A list that is empty because every endpoint fails is what follows from their failure.
-    follows = bool(here) and all(e.cause is not None for e in here)
-    if (case.empty or (case.endpoints and not listed)) and not follows:
+    if case.empty or (case.endpoints and not listed):
         verb = "was" if listed else "is"
-        yield Circumstance.LIST_EMPTY, f"the upstream list {verb} empty"
+        if here and all(e.cause is not None for e in here):
+            yield Circumstance.EMPTY_FOLLOWS, ""
+        else:
+            yield Circumstance.LIST_EMPTY, f"the upstream list {verb} empty"
     fails_users = any(look.fault is not None for look in case.closer)
     serve = all(e.good for e in listed) and not case.failing and not fails_users
     if listed and serve and not case.empty:

@@ -10,17 +10,15 @@ There is one window at a time for a gateway: causes that come together are ranke
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 
-from upstream_guard.core.causes import Cause
 from upstream_guard.core.classify import Case, Diagnosis, classify
 from upstream_guard.core.evidence import (
     CloserLook,
-    Eye,
     Failure,
     GatewayDelta,
     NameLook,
@@ -28,26 +26,20 @@ from upstream_guard.core.evidence import (
     UpstreamView,
 )
 from upstream_guard.core.looks import Looks
-from upstream_guard.core.model import DetectionPolicy
-from upstream_guard.core.observed import Counted, ObservedWindow
-from upstream_guard.core.predict.gateway import UNKNOWN_BEHAVIOUR, Behaviour
-from upstream_guard.core.predict.score import SLACK, Observation, Prediction, match
+from upstream_guard.core.observed import ObservedWindow
 from upstream_guard.core.predict.state import ChangeKind
 from upstream_guard.core.sightings import (
     LONGEST_GAP,
     Direct,
     Lane,
-    Probed,
     cleared,
-    endpoints_seen,
     look,
-    routes_seen,
     take_delta,
     take_sample,
     take_view,
-    usable,
 )
-from upstream_guard.core.status import PredictionStatus
+from upstream_guard.core.telling import case_of, change_text, observed, rounded
+from upstream_guard.core.watching import AFTERMATH, Open, Scene, Underway, Watch
 
 CLOSE_AFTER: Final = 5.0
 """Seconds without a failure after which a window closes at the earliest."""
@@ -63,8 +55,6 @@ AGAIN: Final = 0.25
 """Seconds between two looks for the cause."""
 MAX_CHANGES: Final = 4
 """How often a window's cause is told anew."""
-AFTERMATH: Final = 2.0
-"""Seconds after a change in which a window is still its own: gateways learn of its last step later."""
 REFUTED: Final = 0.05
 """Where failures of endpoints would so probably have been met at the gateway, and were not, none is meant."""
 HIDDEN_AGAIN: Final = 300.0
@@ -72,164 +62,11 @@ HIDDEN_AGAIN: Final = 300.0
 MAX_LANES: Final = 16
 LONGEST_LOOK: Final = 2.0
 """Seconds between two looks at most for which what was seen at the first is taken to have lasted."""
-EMPTY_STAYS: Final = 3.0
-"""Seconds for which gateways may fail requests because the list was empty.
-
-kube-proxy takes a new list up after a second or two, and Caddy tries for 2.7 s (docs/decisions/0011-prediction.md).
-"""
 MOVING: Final = 30.0
 """Seconds after which an endpoint's failure makes nobody hurry any more."""
 
-TAKING: Final = frozenset(
-    {
-        ChangeKind.ROLLOUT,
-        ChangeKind.SCALE_IN,
-        ChangeKind.POD_DELETION,
-        ChangeKind.NODE_DRAIN,
-        ChangeKind.NODE_LOSS,
-    }
-)
-"""Changes that take pods away."""
-
 NO_LOOKS: Final = Looks()
 Sighting = RouteSample | GatewayDelta | UpstreamView | CloserLook | NameLook
-
-
-@dataclass(frozen=True, slots=True)
-class Underway:
-    """A change under way, or just over.
-
-    Attributes:
-        kind: Of which kind.
-        subject: What it happens to, e.g. `deployment/shop`.
-        began: Unix seconds.
-        ended: Unix seconds; infinite while it lasts.
-    """
-
-    kind: ChangeKind
-    subject: str
-    began: float
-    ended: float = math.inf
-
-    @property
-    def text(self) -> str:
-        """`rollout of deployment/shop`."""
-        return f"{self.kind} of {self.subject}"
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """What is so around a guarded Service while evidence comes in.
-
-    Attributes:
-        policy: `spec.detection`.
-        endpoints: All of them.
-        trusted: Direct probes are known to be right.
-        pods: Endpoints that are to stay; an empty list where there are none is somebody's wish.
-        gateways: How those in front behave, by `GatewayFacts.name`.
-        changes: Under way or just over.
-        predictions: That are not over.
-        rate: Requests a second where no gateway counts them, as the guard says; None where it does not.
-        neighbours: For each gateway: other guarded Services behind it with a window, and all of them.
-        app_idle: As in `Case`.
-        path: As in `Case`.
-        told: As in `Case`.
-    """
-
-    policy: DetectionPolicy = field(default_factory=DetectionPolicy)
-    endpoints: tuple[Probed, ...] = ()
-    trusted: bool = True
-    pods: int = 0
-    gateways: Mapping[str, Behaviour] = field(default_factory=dict)
-    changes: tuple[Underway, ...] = ()
-    predictions: tuple[PredictionStatus, ...] = ()
-    rate: float | None = None
-    neighbours: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    app_idle: float | None = None
-    path: str = ""
-    told: Mapping[Cause, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Open:
-    """A window that is open.
-
-    Attributes:
-        id: Its name.
-        first: Unix seconds of the first failure.
-        last: Unix seconds of the last.
-        detected: Unix seconds at which the threshold was crossed.
-        pause: Seconds without a failure after which it closes.
-        change: Under way when it opened; empty where none was.
-        found: Why, as far as it is known.
-        found_at: Unix seconds of the last look for the cause.
-        case: What was known then; None where an earlier controller looked.
-        told: As it was last told; None before it was.
-        retold: How often its cause was told anew.
-        retold_at: Unix seconds at which.
-        direct_lost: Requests lost by share and rate while direct probes failed.
-        rate: Requests a second as it opened: what fails at the gateway may not be counted any more.
-    """
-
-    id: str
-    first: float
-    last: float
-    detected: float
-    pause: float
-    change: str
-    found: Diagnosis
-    found_at: float
-    told: ObservedWindow | None = None
-    retold: int = 0
-    retold_at: float = 0.0
-    direct_lost: float = 0.0
-    rate: float | None = None
-    case: Case | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """All that is remembered of one guarded Service. Gateways go by name; "" is direct probes alone.
-
-    Attributes:
-        direct: What direct probes see.
-        lanes: What is known at each gateway.
-        open: The windows that are open.
-        hidden: When it was last told that a gateway hides failures.
-        emptied: Unix seconds since when no endpoint is listed; 0 where one is, or none is to be.
-        bare: No endpoint is listed, and one was: whether that is a window or somebody's wish.
-        bared: Until when that was so, Unix seconds.
-        failed_until: Unix seconds up to which a listed endpoint failed, or the list was empty.
-        serial: Windows opened so far, for their names.
-        looks: What was asked beside since something was odd.
-    """
-
-    direct: Direct = field(default_factory=Direct)
-    lanes: Mapping[str, Lane] = field(default_factory=dict)
-    open: Mapping[str, Open] = field(default_factory=dict)
-    hidden: Mapping[str, float] = field(default_factory=dict)
-    emptied: float = 0.0
-    bare: bool = False
-    bared: float = 0.0
-    failed_until: float = 0.0
-    serial: int = 0
-    looks: Looks = field(default_factory=Looks)
-
-    @property
-    def rate(self) -> float | None:
-        """Requests a second at all gateways that count them; None where none does."""
-        rates = [lane.rate for lane in self.lanes.values() if lane.rate is not None]
-        return sum(rates) if rates else None
-
-    def counted_rate(self, now: float) -> float | None:
-        """Requests a second at the gateways whose counts are being read; None where none is."""
-        rates = [lane.rate for lane in self.lanes.values() if lane.counts(now)]
-        known = [rate for rate in rates if rate is not None]
-        return sum(known) if known else None
-
-    def watched(self, now: float) -> frozenset[str]:
-        """Gateways at which a window would be seen now."""
-        return frozenset(name for name, lane in self.lanes.items() if lane.watched(now))
 
 
 class Kind(StrEnum):
@@ -444,7 +281,7 @@ def _opens(
     alone = watch.open.get("") if gateway else None
     case = case_of(watch, scene, gateway, now)
     found = classify(case)
-    rate = watch.lanes.get(gateway, Lane()).rate
+    rate = watch.lanes.get(gateway, Lane()).rate_before(span[0])
     if alone is not None:
         watch = _without_open(watch, "")
         known = replace(
@@ -458,7 +295,7 @@ def _opens(
         )
     else:
         watch = replace(watch, serial=watch.serial + 1)
-        change = _change_of(scene, span[0])
+        change = change_text(scene, span[0])
         known = Open(
             id=_name(span[0], watch.serial), first=span[0], last=span[1], detected=now,
             pause=CHANGE_CLOSE_AFTER if change else CLOSE_AFTER, change=change, found=found, found_at=now,
@@ -550,7 +387,7 @@ def _closes(
     watch: Watch, scene: Scene, gateway: str, known: Open, now: float
 ) -> tuple[Watch, tuple[News, ...]]:
     known = replace(known, found=_final(watch, scene, gateway, known, now))
-    window = replace(observed(watch, scene, gateway, known), closed=_rounded(known.last))
+    window = replace(observed(watch, scene, gateway, known), closed=rounded(known.last))
     opened = () if known.told is not None else (News(Kind.OPENED, replace(window, closed=0.0)),)
     watch = _without_open(watch, gateway)
     if gateway in watch.lanes:
@@ -682,134 +519,6 @@ def _hidden(watch: Watch, scene: Scene, sighting: Sighting | None) -> Iterator[H
         )
 
 
-# What is said of a window.
-
-
-def case_of(watch: Watch, scene: Scene, gateway: str, now: float) -> Case:
-    """All evidence on one window, for the classifier."""
-    lane = watch.lanes.get(gateway, Lane())
-    failing, known = scene.neighbours.get(gateway, (0, 0))
-    change = _latest(scene.changes, now)
-    before = watch.open[gateway].case if gateway in watch.open else None
-    return Case(
-        behaviour=scene.gateways.get(gateway, UNKNOWN_BEHAVIOUR),
-        endpoints=endpoints_seen(watch.direct, doubts=lane.reached),
-        routes=routes_seen(lane),
-        statuses={} if lane.classes_only else lane.statuses,
-        failures=lane.failures,
-        blamed=lane.blamed,
-        usable=usable(lane, watch.direct, now),
-        neighbours=failing,
-        neighbours_known=known,
-        change=change.text if change else "",
-        removes=change is not None and change.kind in TAKING,
-        app_idle=scene.app_idle,
-        path=scene.path,
-        told={**scene.told, **watch.looks.told},
-        empty=watch.bare or (before is not None and before.empty and not _outlasted(watch, lane)),
-        closer=tuple(look for _, look in sorted(watch.looks.closer.items())),
-    )
-
-
-def _outlasted(watch: Watch, lane: Lane) -> bool:
-    """Requests that were sent long after the list was full again fail for another reason than its emptiness."""
-    return lane.failed_at >= watch.bared + EMPTY_STAYS
-
-
-def observed(watch: Watch, scene: Scene, gateway: str, known: Open) -> ObservedWindow:
-    """A window as it is told, still open."""
-    lane, found = watch.lanes.get(gateway, Lane()), known.found
-    before = known.told
-    lost, counted = _lost(watch, scene, gateway, known)
-    ails = any(a.sure or lane.reached for a in watch.direct.ailing.values())
-    eyes = lane.eyes | ({Eye.DIRECT} if ails or watch.emptied else set())
-    change = known.change or _change_of(scene, known.first)
-    return ObservedWindow(
-        id=known.id,
-        gateway=gateway,
-        routes=tuple(sorted({k.route for k, t in lane.routes.items() if t.failed and k.route})),
-        cause=found.cause,
-        confidence=found.confidence,
-        others=found.others,
-        extent=found.extent,
-        endpoints=found.endpoints,
-        opened=_rounded(known.first),
-        detected=_rounded(known.detected),
-        closed=0.0,
-        lost=lost,
-        counted=counted,
-        statuses=_statuses(lane),
-        eyes=tuple(sorted(eyes or (before.eyes if before else ()))),
-        evidence=found.evidence,
-        predicted=_predicted(known.first, gateway, scene.predictions)
-        or bool(before and before.predicted),
-        change=change,
-    )
-
-
-def _lost(watch: Watch, scene: Scene, gateway: str, known: Open) -> tuple[int, Counted]:
-    """Requests lost: by the gateway's count, else by the probes' share and the rate.
-
-    A gateway that is down, or breaks connections off without a status, does not count what its users
-    lose; nor does it count, or not until much later, those whom it keeps waiting: who was not answered
-    within a route probe's patience is lost, whether or not he waits on. Where no rate is known, what the
-    probes themselves lost is all that is known, and is given.
-    """
-    lane = watch.lanes.get(gateway, Lane())
-    silent = lane.silences
-    # It does not count what our own requests met: an app's own 503 where it counts classes only, or an
-    # answer that broke off after a good status.
-    told = lane.errors > 0 or not lane.probes_failed
-    if lane.counted_until > known.first and not silent and told:
-        exact = Counted.ESTIMATED if lane.classes_only else Counted.EXACT
-        return lane.requests_failed, exact
-    counted = lane.requests_failed if lane.counted_until > known.first else 0
-    # What fails may not be counted any more, and of what had just begun little was counted: the larger one.
-    counted_rates = [rate for rate in (known.rate, lane.rate) if rate is not None]
-    rate = max(counted_rates, default=scene.rate)
-    failed = lane.probes_failed
-    if failed:
-        lost = failed if rate is None else max(1, round(rate * lane.lost_seconds(watch.direct)))
-        return max(lost, counted), Counted.ESTIMATED
-    before = known.told.lost if known.told else 0
-    if known.direct_lost:
-        return max(1, before, round(known.direct_lost)), Counted.ESTIMATED
-    return max(before, sum(a.failures for a in watch.direct.ailing.values())), Counted.ESTIMATED
-
-
-def _statuses(lane: Lane) -> dict[int, int]:
-    if lane.statuses:
-        return dict(sorted(lane.statuses.items()))
-    found: dict[int, int] = {}
-    for tally in lane.routes.values():
-        for sign, times in tally.signs.items():
-            found[sign.status] = found.get(sign.status, 0) + times
-    return dict(sorted(found.items()))
-
-
-def _predicted(opened: float, gateway: str, predictions: Iterable[PredictionStatus]) -> bool:
-    """Whether a prediction covers it: of this gateway, or of any where only direct probes saw it."""
-    fitting = [
-        p
-        for p in predictions
-        if not gateway or p.gateway in {gateway, ""} or p.gateway.endswith(f"({gateway})")
-    ]
-    said = (Prediction("", gateway, p.change, p.made_at, p.began, (), p.until) for p in fitting)
-    trials = match(said, (Observation("", gateway, opened, 0.0, 1),))
-    return any(trial.prediction is not None and trial.observed for trial in trials)
-
-
-def _change_of(scene: Scene, opened: float) -> str:
-    change = _latest(scene.changes, opened)
-    return change.text if change else ""
-
-
-def _latest(changes: Iterable[Underway], at: float) -> Underway | None:
-    """The change of a moment; an edit only where there is no other."""
-    fitting = [c for c in changes if c.began - SLACK <= at <= c.ended + AFTERMATH]
-    return max(fitting, key=lambda c: (c.kind is not ChangeKind.EDIT, c.began), default=None)
-
-
 def _inherited(window: ObservedWindow, now: float) -> Open:
     found = Diagnosis(
         window.cause,
@@ -828,8 +537,3 @@ def _inherited(window: ObservedWindow, now: float) -> Open:
 
 def _name(opened: float, serial: int) -> str:
     return f"w-{datetime.fromtimestamp(opened, UTC):%Y%m%d-%H%M%S}-{serial}"
-
-
-def _rounded(seconds: float) -> float:
-    """To the millisecond, as the status keeps it."""
-    return round(seconds * 1000) / 1000

@@ -183,6 +183,8 @@ class Circumstance(StrEnum):
     STALE_SEEN = "stale-seen"
     """The gateway's own list, or its own count, names an address that is not in the list."""
     LIST_EMPTY = "list-empty"
+    EMPTY_FOLLOWS = "empty-follows"
+    """The list is empty because every endpoint fails: how they fail is why, and the gateway's words are what follows."""
     GATEWAY_EMPTY = "gateway-empty"
     NEIGHBOURS_FAIL = "neighbours-fail"
     """Every other guarded Service behind the gateway fails as well."""
@@ -228,6 +230,7 @@ CIRCUMSTANCES: Final[Mapping[Circumstance, Row]] = {
     Circumstance.STALE_SEEN: {Cause.STALE_UPSTREAM: 4.0},
     # What the gateway still uses of an empty list is not why users fail: nothing else could serve them.
     Circumstance.LIST_EMPTY: {Cause.NO_ENDPOINTS: 5.0, Cause.STALE_UPSTREAM: -2.5},
+    Circumstance.EMPTY_FOLLOWS: {Cause.NO_ENDPOINTS: -8.0},
     Circumstance.GATEWAY_EMPTY: {Cause.NO_ENDPOINTS: 3.0, Cause.DNS: 1.5},
     Circumstance.NEIGHBOURS_FAIL: {
         Cause.GATEWAY_DOWN: 2.0, Cause.BLOCKED: 1.0, Cause.DNS: 1.0, Cause.OVERLOAD: 0.5,

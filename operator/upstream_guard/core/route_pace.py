@@ -73,6 +73,11 @@ def hurry(turn: Turn, policy: RouteProbePolicy, now: float, draw: float) -> Turn
     return replace(turn, due=min(turn.due, now + gap * draw), gap=gap)
 
 
+def second(turn: Turn, now: float) -> Turn:
+    """The same request now, on a connection of its own: one that is waited for has made a second witness welcome."""
+    return replace(turn, due=min(turn.due, now), reuse=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Bucket:
     """So many requests a second, and as many at once.

@@ -44,6 +44,9 @@ MAX_WORDS: Final = 120
 RATE_MEMORY: Final = 5.0
 """Seconds after which a look at a gateway's count weighs a third in the rate: one second's worth of
 requests, as read in a hurry, is a matter of chance."""
+PACE_SECONDS: Final = 30.0
+"""For how long the rate is remembered as it was: longer than it takes until a window is open."""
+MAX_PACES: Final = 64
 LONGEST_STEP: Final = 10.0
 """Seconds between two route probes at most for which they speak."""
 LONGEST_GAP: Final = 60.0
@@ -370,6 +373,7 @@ class Lane:
         counted_until: Up to when the gateway's metrics are known; 0 where they never were.
         interval: Seconds between the last two looks at them.
         rates: Requests a second by the last looks, of each replica.
+        paces: When a look ended, and the sum of the rates as of then; those of the last `PACE_SECONDS`.
         views: The upstream list by replica.
         failed_at: When the last failed request was sent.
         failed_seen: When its failure was known.
@@ -391,6 +395,7 @@ class Lane:
     counted_until: float = 0.0
     interval: float = 0.0
     rates: Mapping[str, Rate] = field(default_factory=dict)
+    paces: tuple[tuple[float, float], ...] = ()
     views: Mapping[str, UpstreamView] = field(default_factory=dict)
     failed_at: float = 0.0
     failed_seen: float = 0.0
@@ -410,6 +415,14 @@ class Lane:
     def rate(self) -> float | None:
         """Requests a second at all replicas; None where it is not known."""
         return sum(rate.value for rate in self.rates.values()) if self.rates else None
+
+    def rate_before(self, first: float) -> float | None:
+        """Requests a second in the ten seconds before requests began to fail, Unix seconds; None where not known.
+
+        A gateway counts a request when it has answered it: of those that hang the rate knows nothing, and sinks.
+        """
+        before = [rate for at, rate in self.paces if first - HORIZON <= at <= first]
+        return max(before, default=self.rate)
 
     @property
     def reached(self) -> bool:
@@ -552,11 +565,13 @@ def take_delta(
     count, total = sum(errors.values()), sum(delta.statuses.values())
     seconds = max(0.001, delta.until - delta.since)
     middle = (delta.since + delta.until) / 2
+    rates = _with_rate(lane.rates, delta, total / seconds)
     lane = replace(
         lane,
         counted_until=max(lane.counted_until, delta.until),
         interval=seconds,
-        rates=_with_rate(lane.rates, delta, total / seconds),
+        rates=rates,
+        paces=_with_pace(lane.paces, delta.until, sum(rate.value for rate in rates.values())),
         classes_only=delta.classes_only,
         failures=_sum(lane.failures, delta.failures),
     )
@@ -588,6 +603,13 @@ def _with_rate(rates: Mapping[str, Rate], delta: GatewayDelta, rate: float) -> d
         weight = 1 - math.exp(-max(0.0, delta.until - delta.since) / RATE_MEMORY)
         rate = known.value + weight * (rate - known.value)
     return {**kept, delta.replica: Rate(delta.until, rate)}
+
+
+def _with_pace(
+    paces: tuple[tuple[float, float], ...], until: float, rate: float
+) -> tuple[tuple[float, float], ...]:
+    kept = (pace for pace in paces if pace[0] > until - PACE_SECONDS)
+    return (*kept, (until, rate))[-MAX_PACES:]
 
 
 def _with_blame(lane: Lane, delta: GatewayDelta, policy: DetectionPolicy) -> Lane:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from upstream_guard.core.causes import Cause
-from upstream_guard.lab.demo.runner import BEFORE_SECONDS, REQUEST_SECONDS
+from upstream_guard.lab.demo.runner import REQUEST_SECONDS
 from upstream_guard.lab.demo.stage import Stage
 from upstream_guard.lab.demo.tally import Record, percentile
 from upstream_guard.lab.model import Cluster
@@ -70,7 +70,7 @@ class Fault:
         rate: Requests a second at most, where each costs so much that the machine itself would be the fault.
         hold: Seconds for which it stays on at least. Where requests hang, users have to give up first.
         before: Seconds of load before it. A gateway that is gone or keeps its users waiting counts nothing, so
-            what it served has to be known.
+            what it served has to be known, as it is wherever the load did not begin just now.
     """
 
     name: str
@@ -83,7 +83,7 @@ class Fault:
     wire: Wire = Wire.CLEAR
     rate: float = math.inf
     hold: float = HOLD_SECONDS
-    before: float = BEFORE_SECONDS
+    before: float = KNOWN_SECONDS
 
     def possible(self, gateway: str) -> bool:
         """Whether it can be brought about behind this gateway."""

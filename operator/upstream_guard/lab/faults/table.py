@@ -4,7 +4,7 @@ from typing import Final
 
 from upstream_guard.core.causes import Cause
 from upstream_guard.lab.faults import inject
-from upstream_guard.lab.faults.model import KNOWN_SECONDS, SLOW_HOLD_SECONDS, Fault, Wire
+from upstream_guard.lab.faults.model import SLOW_HOLD_SECONDS, Fault, Wire
 
 THROUGH_CLUSTER_IP: Final = frozenset({"nginx", "haproxy", "caddy", "httpd"})
 TO_PODS: Final = frozenset({"contour", "envoy-gateway"})
@@ -33,13 +33,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
     Fault("crash", "every app process is killed", _only(Cause.REFUSED), inject.crash),
     Fault("reset", "reset before headers", _only(Cause.RESET), inject.sample("reset")),
     Fault("lying", "reset, health check good", _only(Cause.RESET), inject.sample("lying-ready")),
-    Fault(
-        "reset-in-body",
-        "reset in the body",
-        _only(Cause.RESET),
-        inject.sample("reset-in-body"),
-        before=KNOWN_SECONDS,
-    ),
+    Fault("reset-in-body", "reset in the body", _only(Cause.RESET), inject.sample("reset-in-body")),
     Fault(
         "early-close",
         "closed before headers",
@@ -89,7 +83,6 @@ FAULTS: Final[tuple[Fault, ...]] = (
         _only(Cause.READ_TIMEOUT),
         inject.sample("hang"),
         hold=SLOW_HOLD_SECONDS,
-        before=KNOWN_SECONDS,
     ),
     Fault(
         "app-error",
@@ -124,7 +117,6 @@ FAULTS: Final[tuple[Fault, ...]] = (
         _only(Cause.CONNECT_TIMEOUT),
         inject.firewall("drop"),
         hold=SLOW_HOLD_SECONDS,
-        before=KNOWN_SECONDS,
     ),
     Fault(
         "unreachable",
@@ -139,7 +131,6 @@ FAULTS: Final[tuple[Fault, ...]] = (
         inject.firewall("drop", gateway_only=True),
         gateways=OF_ITS_OWN_ADDRESS,
         hold=SLOW_HOLD_SECONDS,
-        before=KNOWN_SECONDS,
     ),
     Fault(
         "no-endpoints",
@@ -147,7 +138,6 @@ FAULTS: Final[tuple[Fault, ...]] = (
         _only(Cause.NO_ENDPOINTS),
         inject.no_room,
         hold=SLOW_HOLD_SECONDS,
-        before=KNOWN_SECONDS,
     ),
     Fault(
         "dns-no-name",
@@ -165,7 +155,6 @@ FAULTS: Final[tuple[Fault, ...]] = (
         gateways=GOES_BY_NAME,
         wire=Wire.NAMED,
         hold=SLOW_HOLD_SECONDS,
-        before=KNOWN_SECONDS,
     ),
     Fault(
         "dns-failing",
@@ -181,14 +170,12 @@ FAULTS: Final[tuple[Fault, ...]] = (
         _only(Cause.STALE_UPSTREAM),
         inject.frozen_list,
         hold=SLOW_HOLD_SECONDS,
-        before=KNOWN_SECONDS,
     ),
     Fault(
         "gateway-down",
         "the gateway is killed",
         _only(Cause.GATEWAY_DOWN),
         inject.killed_gateway,
-        before=KNOWN_SECONDS,
     ),
     Fault(
         "gateway-down-in-change",
@@ -196,7 +183,6 @@ FAULTS: Final[tuple[Fault, ...]] = (
         _only(Cause.GATEWAY_DOWN),
         inject.in_a_rollout(inject.killed_gateway),
         changing=True,
-        before=KNOWN_SECONDS,
     ),
 )
 
