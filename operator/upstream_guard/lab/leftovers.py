@@ -145,12 +145,19 @@ def _cgroups() -> tuple[Path, ...]:
     """Containers' cgroups without a process, and parents without a child."""
     found = []
     parents = _cgroup_parents()
-    busy = {path.name for parent in parents for path in parent.iterdir() if _in_use(path)}
+    busy = {path.name for parent in parents for path in _inside(parent) if _in_use(path)}
     for parent in parents:
-        children = [path for path in parent.iterdir() if path.is_dir()]
+        children = [path for path in _inside(parent) if path.is_dir()]
         found += [path for path in children if path.name not in busy]
         found += [] if children else [parent]
     return tuple(found)
+
+
+def _inside(folder: Path) -> tuple[Path, ...]:
+    """What is in it; nothing where somebody else has removed it meanwhile, as containers' runtimes do."""
+    with contextlib.suppress(FileNotFoundError):
+        return tuple(folder.iterdir())
+    return ()
 
 
 def _in_use(folder: Path) -> bool:
