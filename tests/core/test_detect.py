@@ -624,6 +624,19 @@ class TestNameLook:
         assert play.kinds == ["opened", "changed", "closed"]
         assert play.last.cause is Cause.DNS
 
+    def test_also_where_the_last_answer_took_long(self) -> None:
+        """Gateways remember what DNS said from when it is well again, not from when it was last seen ill."""
+        play = self.failing()
+        self.answer(play, "no answer")
+        play.keep_asking(4.5, 502)
+        for _ in range(2):
+            self.answer(play, "")
+            play.keep_asking(1, 502)
+        for _ in range(12):
+            self.answer(play, "")
+            play.keep_asking(1)
+        assert (play.kinds[-1], play.last.cause) == ("closed", Cause.DNS)
+
     def test_but_not_where_requests_go_on_to_fail(self) -> None:
         play = self.failing()
         self.answer(play, "no such name")
@@ -906,7 +919,7 @@ class TestDirectEye:
         play.keep_asking(2)
         play.set(endpoints=tuple(replace(e, listed=False) for e in play.scene.endpoints))
         began = play.now
-        for n in range(30):
+        for n in range(24):
             if n == 20:
                 fresh = (replace(endpoint(n), address=f"10.0.1.{n}:8080") for n in (1, 2, 3))
                 play.set(endpoints=tuple(fresh))
@@ -915,6 +928,23 @@ class TestDirectEye:
             cause = None if status else Cause.READ_TIMEOUT
             play.step(RouteSample(sent, play.now, KEY, status, cause, words))
         play.keep_asking(9)
+        assert (play.kinds[0], play.kinds[-1]) == ("opened", "closed")
+        assert {n.window.cause for n in play.news} == {Cause.NO_ENDPOINTS}
+
+    def test_a_few_that_fail_long_after_are_left_over(self) -> None:
+        """Seen in the fault matrix: conntrack sent one request of thirty to pods that were gone, for a minute."""
+        play = Play()
+        play.set(gateways={"public": behaviour("nginx")})
+        play.keep_asking(2)
+        play.set(endpoints=tuple(replace(e, listed=False) for e in play.scene.endpoints))
+        play.keep_asking(3, 502, detail="502 Bad Gateway nginx/1.22.1")
+        play.set(
+            endpoints=tuple(replace(endpoint(n), address=f"10.0.1.{n}:8080") for n in (1, 2, 3))
+        )
+        for _ in range(10):
+            play.keep_asking(3)
+            play.step(RouteSample(play.now - 2.0, play.now, KEY, 0, Cause.READ_TIMEOUT))
+        play.keep_asking(20)
         assert (play.kinds[0], play.kinds[-1]) == ("opened", "closed")
         assert {n.window.cause for n in play.news} == {Cause.NO_ENDPOINTS}
 

@@ -47,6 +47,17 @@ async def test_says_whether_a_services_name_resolves(server, looks, until):
     assert looks.seen[2][2] == "no answer"
 
 
+async def test_an_answer_that_users_would_not_wait_for_is_none(server, looks, until, monkeypatch):
+    """A resolver may ask again and again until DNS is back."""
+    await looks.run()
+    looks._resolver = Resolver([server.address], try_seconds=0.1, lookup_seconds=60.0)
+    monkeypatch.setattr(name_looks, "PATIENCE_SECONDS", 0.3)
+    server.fault = Fault.SILENT
+    looks.want(SHOP)
+    await until(lambda: looks.seen)
+    assert looks.seen == [(SHOP, NAME, "no answer")]
+
+
 async def test_a_name_that_has_only_another_kind_of_address_resolves(server, looks, until):
     server.records[NAME] = {"AAAA": ["fd00::7"]}
     await looks.run()

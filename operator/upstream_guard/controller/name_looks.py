@@ -18,6 +18,8 @@ KNOWN: Final = ObjectRef("default", "kubernetes")
 """A Service that every cluster has."""
 AGAIN_SECONDS: Final = 15.0
 """How often DNS is asked for that one, until it knows it; more often at first."""
+PATIENCE_SECONDS: Final = 2.0
+"""A question that takes longer has been answered too late for users; DNS may be back by then, and nobody would know."""
 LIMIT: Final = 16
 """Questions under way at once, for all guards."""
 _FOUND: Final = frozenset({LookupResult.ANSWER, LookupResult.NO_DATA})
@@ -80,7 +82,11 @@ class NameLooks:
 
     async def _ask(self, service: ObjectRef) -> NameLook:
         name = f"{service.name}.{service.namespace}.svc.{self._resolver.cluster_domain}"
-        reply = await self._resolver.ask(Question(name, RecordType.A))
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                reply = await self._resolver.ask(Question(name, RecordType.A))
+        except TimeoutError:
+            return NameLook(self._clock(), name, "no answer")
         # What follows a colon is of one server and one try.
         fault = "" if reply.result in _FOUND else reply.detail.partition(":")[0] or reply.result
         return NameLook(self._clock(), name, fault)

@@ -423,6 +423,7 @@ def _as_it_failed(case: Case, then: Case | None) -> Case:
         neighbours_known=then.neighbours_known,
         change=then.change,
         removes=then.removes,
+        empty=then.empty,
     )
 
 

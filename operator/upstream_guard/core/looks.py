@@ -17,7 +17,7 @@ ENDPOINTS: Final = 3
 TIMES: Final = 12
 """How often in one window, of each kind."""
 NAME_STAYS: Final = 3.0
-"""Seconds for which gateways may fail by what DNS said before it was well again."""
+"""Seconds for which gateways may fail by what DNS said before it was seen to be well again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,7 @@ class Looks:
         name: The question for the Service's name that counts; None where there was none.
         named: How many there were.
         named_at: When the last of them ended, Unix seconds.
+        mended_at: Since when DNS is well that `name` blames, Unix seconds; 0 where it is not, or none is blamed.
     """
 
     closer: Mapping[str, CloserLook] = field(default_factory=dict)
@@ -37,6 +38,7 @@ class Looks:
     name: NameLook | None = None
     named: int = 0
     named_at: float = 0.0
+    mended_at: float = 0.0
 
     @property
     def told(self) -> Mapping[Cause, str]:
@@ -79,7 +81,11 @@ class Looks:
             look: The answer.
             failed_at: When the last request that failed was sent, Unix seconds.
         """
-        known = self.name
-        stays = known is not None and known.fault and failed_at < known.at + NAME_STAYS
-        counts = known if stays and not look.fault else look
-        return replace(self, name=counts, named=self.named + 1, named_at=look.at)
+        counts, mended_at = look, 0.0
+        if self.name is not None and self.name.fault and not look.fault:
+            mended_at = self.mended_at or look.at
+            if failed_at < mended_at + NAME_STAYS:
+                counts = self.name
+        return replace(
+            self, name=counts, named=self.named + 1, named_at=look.at, mended_at=mended_at
+        )

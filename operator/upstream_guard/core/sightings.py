@@ -38,15 +38,15 @@ MAX_ROUTES: Final = 64
 MAX_SIGNS: Final = 16
 """Kinds of failed answers of one route; others are counted with the last."""
 MAX_HITS: Final = 128
-MAX_GOODS: Final = 64
+MAX_GOODS: Final = 128
 MAX_VIEWS: Final = 16
 MAX_WORDS: Final = 120
 RATE_MEMORY: Final = 5.0
 """Seconds after which a look at a gateway's count weighs a third in the rate: one second's worth of
 requests, as read in a hurry, is a matter of chance."""
-PACE_SECONDS: Final = 30.0
-"""For how long the rate is remembered as it was: longer than it takes until a window is open."""
-MAX_PACES: Final = 64
+PACE_SECONDS: Final = 90.0
+"""For how long the rate is remembered as it was: longer than it takes until a window is closed."""
+MAX_PACES: Final = 128
 LONGEST_STEP: Final = 10.0
 """Seconds between two route probes at most for which they speak."""
 LONGEST_GAP: Final = 60.0
@@ -416,12 +416,13 @@ class Lane:
         """Requests a second at all replicas; None where it is not known."""
         return sum(rate.value for rate in self.rates.values()) if self.rates else None
 
-    def rate_before(self, first: float) -> float | None:
-        """Requests a second in the ten seconds before requests began to fail, Unix seconds; None where not known.
+    def rate_before(self, at: float) -> float | None:
+        """The highest rate in the ten seconds before some Unix time; else the present one; None where none is known.
 
-        A gateway counts a request when it has answered it: of those that hang the rate knows nothing, and sinks.
+        A gateway counts a request when it has answered it: while requests hang the rate sinks, and when all are
+        answered at once it rises.
         """
-        before = [rate for at, rate in self.paces if first - HORIZON <= at <= first]
+        before = [rate for until, rate in self.paces if at - HORIZON <= until <= at]
         return max(before, default=self.rate)
 
     @property

@@ -3,13 +3,13 @@
 from collections.abc import Iterable
 from typing import Final
 
-from upstream_guard.core.classify import Case
+from upstream_guard.core.classify import MINOR, Case
 from upstream_guard.core.evidence import Eye
 from upstream_guard.core.observed import Counted, ObservedWindow
 from upstream_guard.core.predict.gateway import UNKNOWN_BEHAVIOUR
 from upstream_guard.core.predict.score import Observation, Prediction, match
 from upstream_guard.core.predict.state import ChangeKind
-from upstream_guard.core.sightings import Lane, endpoints_seen, routes_seen, usable
+from upstream_guard.core.sightings import HORIZON, Lane, endpoints_seen, routes_seen, usable
 from upstream_guard.core.status import PredictionStatus
 from upstream_guard.core.watching import Open, Scene, Watch
 
@@ -18,6 +18,8 @@ EMPTY_STAYS: Final = 3.0
 
 kube-proxy takes a new list up after a second or two, and Caddy tries for 2.7 s (docs/decisions/0011-prediction.md).
 """
+LASTS: Final = 1.0
+"""Seconds after that for which requests must go on to fail: so many are sent meanwhile that a few can be told from most."""
 TAKING: Final = frozenset(
     {
         ChangeKind.ROLLOUT,
@@ -52,19 +54,24 @@ def case_of(watch: Watch, scene: Scene, gateway: str, now: float) -> Case:
         path=scene.path,
         told={**scene.told, **watch.looks.told},
         empty=watch.bare
-        or (before is not None and before.empty and not _outlasted(watch, gateway)),
+        or (before is not None and before.empty and not _outlasted(watch, gateway, now)),
         closer=tuple(look for _, look in sorted(watch.looks.closer.items())),
     )
 
 
-def _outlasted(watch: Watch, gateway: str) -> bool:
+def _outlasted(watch: Watch, gateway: str, now: float) -> bool:
     """Requests that were sent long after the list was full again fail for another reason than its emptiness.
 
-    It is the window's own where it lasts longer than the list was empty; else some that came late.
+    A few of many are no reason: a node goes on to send single connections to pods that are gone, for as long as
+    conntrack remembers an unanswered SYN, two minutes (Linux, `nf_conntrack_tcp_timeout_syn_sent`).
     """
-    failed_at = watch.lanes.get(gateway, Lane()).failed_at
-    after = failed_at - (watch.bared + EMPTY_STAYS)
-    return after >= max(0.0, watch.bared - watch.open[gateway].first)
+    lane = watch.lanes.get(gateway, Lane())
+    over = watch.bared + EMPTY_STAYS
+    if lane.failed_at < over + LASTS:
+        return False
+    since = max(over, now - HORIZON)
+    failed, good = sum(n for at, n in lane.hits if at >= since), lane.answered_since(since)
+    return failed * MINOR > failed + good
 
 
 def observed(watch: Watch, scene: Scene, gateway: str, known: Open) -> ObservedWindow:
@@ -116,8 +123,8 @@ def _lost(watch: Watch, scene: Scene, gateway: str, known: Open) -> tuple[int, C
         return lane.requests_failed, exact
     counted = lane.requests_failed if lane.counted_until > known.first else 0
     # What fails may not be counted any more, and of what had just begun little was counted: the larger one.
-    counted_rates = [rate for rate in (known.rate, lane.rate) if rate is not None]
-    rate = max(counted_rates, default=scene.rate)
+    rates = (known.rate, lane.rate_before(known.last))
+    rate = max((rate for rate in rates if rate is not None), default=scene.rate)
     failed = lane.probes_failed
     if failed:
         lost = failed if rate is None else max(1, round(rate * lane.lost_seconds(watch.direct)))
