@@ -1,6 +1,7 @@
 """Route probes as the operator makes them: a real gateway on loopback, paced, bounded, and quiet at the end."""
 
 import asyncio
+import math
 import time
 from collections import Counter
 from dataclasses import replace
@@ -172,6 +173,7 @@ async def test_what_is_waited_for_is_asked_about_a_second_time_and_no_more(
 ):
     """It takes two silent requests for a window, and an app that is always slow is no reason to ask it often."""
     monkeypatch.setattr(module, "WONDER_SECONDS", 0.1)
+    monkeypatch.setattr(module, "_LAG_FLOOR", math.inf)  # a busy machine discards nothing
     world.follow(interval=300.0)
     (way,) = world.probes._ways.values()
     background(world.probes.run())
@@ -190,7 +192,7 @@ async def test_what_is_waited_for_is_asked_about_a_second_time_and_no_more(
         await until(lambda: len(world.samples) == 2)
         first, other = (sample for _, sample in world.samples)
         assert {first.cause, other.cause} == {Cause.READ_TIMEOUT}
-        assert 0.1 <= other.sent - first.sent < 1.0
+        assert 0.1 <= other.sent - first.sent < 1.9, "before the first gave up"
         assert way.under_way == 0
 
 
