@@ -39,7 +39,9 @@ window, and in peace the second would come seconds after the first has given up.
 BUSY_SECONDS: Final = 0.05
 """The same while requests are under way: the grain in which the loop's own lateness is known."""
 _TICK: Final = 0.002
-_LAG_FLOOR: Final = 0.005
+_LAG_FLOOR: Final = 0.025
+"""Lateness of the loop that costs a request nothing: it takes some ten turns of it, a quarter of a second in all.
+Summed up without a floor, a busy node's few milliseconds a turn made every time-out count for nothing."""
 
 OnSample = Callable[[ObjectRef, RouteSample], None]
 """Gets the guard and what one request through a gateway brought."""

@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from upstream_guard.core.causes import Cause
-from upstream_guard.core.model import ContainerPort, ObjectRef, Service, ServicePort
+from upstream_guard.core.model import (
+    ContainerPort,
+    DrainMode,
+    DrainPolicy,
+    ObjectRef,
+    Service,
+    ServicePort,
+)
 from upstream_guard.core.predict import course, traffic
 from upstream_guard.core.predict.draws import Draw
 from upstream_guard.core.predict.engine import likely_changes, predict
@@ -248,6 +255,22 @@ def test_a_guard_prevents_what_plain_pods_suffer() -> None:
     guarded = replace(state(), guard=GuardFacts(gates=True, pre_stop=2.0))
     for gateway in GATEWAYS.values():
         assert risks(predict(guarded, gateway, ROLLOUT, facts(), 0.0)) == set()
+
+
+def test_a_guard_hands_over_where_hooks_are_too_short() -> None:
+    """An old pod leaves the list before it is deleted (docs/decisions/0028-handover.md); a drain waits for nobody."""
+
+    def after(change: Change, replicas: int = 3, **guard: object) -> set[str]:
+        some = replace(
+            state(replicas), guard=GuardFacts(pre_stop=0.5, min_healthy_percent=50, **guard)
+        )
+        return risks(predict(some, NGINX, change, facts(), 0.0))
+
+    assert after(ROLLOUT) == set()
+    assert after(ROLLOUT, drain=DrainPolicy(mode=DrainMode.RECOMMEND)) != set()
+    assert after(ROLLOUT, replicas=1) != set(), "nobody else serves"
+    assert after(ROLLOUT, replicas=4) != set(), "one may go before any successor is there"
+    assert after(Change(ChangeKind.NODE_DRAIN, pods=2)) != set()
 
 
 def test_a_crash_loops_longer_each_time() -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
+from upstream_guard.core.model import DrainMode
 from upstream_guard.core.predict.estimate import UNKNOWN_ZERO, Estimate
 from upstream_guard.core.predict.facts import Facts, PlatformFacts
 from upstream_guard.core.predict.gateway import Gateway
@@ -21,6 +22,7 @@ from upstream_guard.core.predict.state import (
     StrategyKind,
     Workload,
 )
+from upstream_guard.core.tuning import advise_drain
 
 MAX_PODS: Final = 60
 """More replicas are played with as many: percentages, and so the shares, stay the same."""
@@ -153,7 +155,13 @@ def make_play(state: State, gateway: Gateway, change: Change, facts: Facts) -> P
         evictable=disruptions_allowed(state.budgets, replicas),
         min_ready=workload.min_ready,
         readying=_readying(state, container, facts.app),
-        stopping=_stopping(state, _going_template(workload, change), gateway),
+        stopping=_handed_over(
+            _stopping(state, _going_template(workload, change), gateway),
+            state,
+            workload,
+            gateway,
+            kind,
+        ),
         app=facts.app,
         platform=facts.platform,
         attach=gateway.attach,
@@ -367,3 +375,25 @@ def _stopping(state: State, workload: Workload, gateway: Gateway) -> Stopping:
         grace += guard.pre_stop
     # Without gates the guard only looks on.
     return Stopping(seconds, grace, guard.eject if guard and guard.gates else None)
+
+
+def _handed_over(
+    stopping: Stopping, state: State, workload: Workload, gateway: Gateway, kind: ChangeKind
+) -> Stopping:
+    """With the seconds that a guard gives an old pod whose hook is too short (`core/handover.py`).
+
+    It is out of the list for so long before it is deleted, which is as if its hook lasted for longer.
+    """
+    guard, replicas = state.guard, pods_before(state, workload)
+    if guard is None or not guard.gates or guard.drain.mode is not DrainMode.ENFORCE:
+        return stopping
+    waits = kind is ChangeKind.ROLLOUT and _replacement(workload) is Replacement.SURGE
+    if not waits or surge_and_unavailable(workload, replicas)[1] > 0:
+        return stopping
+    if replicas - 1 < max(1, math.ceil(replicas * guard.min_healthy_percent / 100)):
+        return stopping
+    advice, hook = advise_drain(guard.drain, (gateway.facts,)), stopping.hook or 0.0
+    if hook >= advice.detach_seconds:
+        return stopping
+    lacking = max(0.0, advice.pre_stop - hook)
+    return replace(stopping, hook=hook + lacking, grace=stopping.grace + lacking)

@@ -413,6 +413,7 @@ class GuardFacts:
         probe_interval: Seconds.
         eject: From failure to the EndpointSlice without the pod.
         drain: What the guard asks for, so that `Auto` can be settled once the gateways are known.
+        min_healthy_percent: Of the endpoints, those that it keeps listed.
     """
 
     gates: bool = True
@@ -420,6 +421,7 @@ class GuardFacts:
     probe_interval: float = 0.5
     eject: Estimate = UNKNOWN_ZERO
     drain: DrainPolicy = field(default_factory=DrainPolicy)
+    min_healthy_percent: int = 0
 
 
 @dataclass(frozen=True, slots=True)

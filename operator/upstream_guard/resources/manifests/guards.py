@@ -69,6 +69,7 @@ def guard_facts(guard: Guard) -> GuardFacts:
             "spec.probe: interval, timeout and failureThreshold",
         ),
         drain=drain,
+        min_healthy_percent=guard.upstream_list.min_healthy_percent,
     )
 
 
