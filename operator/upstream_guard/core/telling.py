@@ -18,8 +18,6 @@ EMPTY_STAYS: Final = 3.0
 
 kube-proxy takes a new list up after a second or two, and Caddy tries for 2.7 s (docs/decisions/0011-prediction.md).
 """
-LASTS: Final = 1.0
-"""Seconds after that for which requests must go on to fail: so many are sent meanwhile that a few can be told from most."""
 TAKING: Final = frozenset(
     {
         ChangeKind.ROLLOUT,
@@ -37,7 +35,6 @@ def case_of(watch: Watch, scene: Scene, gateway: str, now: float) -> Case:
     lane = watch.lanes.get(gateway, Lane())
     failing, known = scene.neighbours.get(gateway, (0, 0))
     change = scene.change_at(now)
-    before = watch.open[gateway].case if gateway in watch.open else None
     return Case(
         behaviour=scene.gateways.get(gateway, UNKNOWN_BEHAVIOUR),
         endpoints=endpoints_seen(watch.direct, doubts=lane.reached),
@@ -53,10 +50,14 @@ def case_of(watch: Watch, scene: Scene, gateway: str, now: float) -> Case:
         app_idle=scene.app_idle,
         path=scene.path,
         told={**scene.told, **watch.looks.told},
-        empty=watch.bare
-        or (before is not None and before.empty and not _outlasted(watch, gateway, now)),
+        empty=watch.bare or (_was_bare(watch, gateway) and not _outlasted(watch, gateway, now)),
         closer=tuple(look for _, look in sorted(watch.looks.closer.items())),
     )
+
+
+def _was_bare(watch: Watch, gateway: str) -> bool:
+    """The list was empty in this window, or so shortly before it that requests failed for that."""
+    return gateway in watch.open and watch.bared >= watch.open[gateway].first - EMPTY_STAYS
 
 
 def _outlasted(watch: Watch, gateway: str, now: float) -> bool:
@@ -67,7 +68,7 @@ def _outlasted(watch: Watch, gateway: str, now: float) -> bool:
     """
     lane = watch.lanes.get(gateway, Lane())
     over = watch.bared + EMPTY_STAYS
-    if lane.failed_at < over + LASTS:
+    if lane.failed_at < over:
         return False
     since = max(over, now - HORIZON)
     failed, good = sum(n for at, n in lane.hits if at >= since), lane.answered_since(since)
@@ -122,9 +123,7 @@ def _lost(watch: Watch, scene: Scene, gateway: str, known: Open) -> tuple[int, C
         exact = Counted.ESTIMATED if lane.classes_only else Counted.EXACT
         return lane.requests_failed, exact
     counted = lane.requests_failed if lane.counted_until > known.first else 0
-    # What fails may not be counted any more, and of what had just begun little was counted: the larger one.
-    rates = (known.rate, lane.rate_before(known.last))
-    rate = max((rate for rate in rates if rate is not None), default=scene.rate)
+    rate = _rate(scene, lane, known)
     failed = lane.probes_failed
     if failed:
         lost = failed if rate is None else max(1, round(rate * lane.lost_seconds(watch.direct)))
@@ -133,6 +132,18 @@ def _lost(watch: Watch, scene: Scene, gateway: str, known: Open) -> tuple[int, C
     if known.direct_lost:
         return max(1, before, round(known.direct_lost)), Counted.ESTIMATED
     return max(before, sum(a.failures for a in watch.direct.ailing.values())), Counted.ESTIMATED
+
+
+def _rate(scene: Scene, lane: Lane, known: Open) -> float | None:
+    """Requests a second of users; None where nobody knows.
+
+    What fails may not be counted any more, and of what had just begun little was counted before: the larger one.
+    Our own requests, ten a second on each way by now, are counted as well.
+    """
+    own = len(lane.routes) / scene.policy.route_probe.change_interval
+    now = lane.rate_before(known.last)
+    rates = (known.rate, None if now is None else max(0.0, now - own))
+    return max((rate for rate in rates if rate is not None), default=scene.rate)
 
 
 def _statuses(lane: Lane) -> dict[int, int]:

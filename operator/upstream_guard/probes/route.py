@@ -10,7 +10,8 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Final, cast
@@ -32,8 +33,8 @@ TIMEOUT: Final = 2.0
 """Seconds from the first packet to the whole answer. A request that hangs longer is a fact by itself."""
 NAME_SECONDS: Final = 30.0
 """How long a gateway's resolved name is believed: load balancers change theirs within a minute."""
-_LAG_SHARE: Final = 0.25
-"""The share of the time-out that the event loop may have lost before a time-out counts for nothing."""
+_LATE: Final = 0.02
+"""Seconds that this process may be late before a request gets them on top of its time."""
 _KEPT_LIMIT: Final = KEPT_SECONDS + 0.5
 _MARKER_BYTES: Final = 1024
 """Of a failed answer's body; gateways say what is wrong at its beginning."""
@@ -254,15 +255,41 @@ class RouteProber:
         """
         sent, lag, step = self._clock(), self._lag(), _Step()
         try:
-            async with asyncio.timeout(self._timeout):
+            async with self._patience():
                 answer = await self._answer(ask, turn, step, reuse=reuse)
         except TimeoutError:
             answer = _timed_out(step)
         if answer is None:
             return None
-        if answer.cause in _SLOW and self._lag() - lag > self._timeout * _LAG_SHARE:
+        if answer.cause in _SLOW and self._lag() - lag >= self._timeout:
             return None
         return _sample(ask.key, answer, step, sent, self._clock())
+
+    @asynccontextmanager
+    async def _patience(self) -> AsyncIterator[None]:
+        """Raises TimeoutError once the gateway has had its time: what this process was late meanwhile is given on top.
+
+        At most as long again: then nothing is known.
+        """
+        loop, lag, given = asyncio.get_running_loop(), self._lag(), 0.0
+        due = loop.time() + self._timeout
+        watch: asyncio.TimerHandle
+
+        def look() -> None:
+            nonlocal given, watch
+            late = self._lag() - lag + loop.time() - (due + given)
+            if min(late, self._timeout) > given + _LATE:
+                given = min(late, self._timeout)
+                watch = loop.call_at(due + given, look)
+            else:
+                limit.reschedule(loop.time())
+
+        async with asyncio.timeout(None) as limit:
+            watch = loop.call_at(due, look)
+            try:
+                yield
+            finally:
+                watch.cancel()
 
     def drop(self, key: RouteKey) -> None:
         """Close what was kept for a way."""

@@ -156,10 +156,26 @@ async def test_silence(full_backlog: int, prober: RouteProber) -> None:
     assert sample.done - sample.sent == pytest.approx(1.0, abs=0.5)
 
 
+async def test_what_this_process_is_late_a_gateway_gets_on_top(serve) -> None:
+    """On a busy node a time-out would else be of our own making, or all of them would count for nothing."""
+    began, late = time.monotonic(), 0.0
+    prober = RouteProber(timeout=0.3, lag=lambda: late)
+    asked = asyncio.create_task(prober.ask(ask(await serve(says(hang=True))), 0, reuse=False))
+    await asyncio.sleep(0.1)
+    late = 0.2
+    sample = await asked
+    assert sample is not None
+    assert sample.cause is Cause.READ_TIMEOUT
+    assert time.monotonic() - began >= 0.5
+
+
 async def test_a_time_out_of_our_own_making_says_nothing(serve) -> None:
-    lost = iter([0.0, 0.9])
-    prober = RouteProber(timeout=0.2, lag=lambda: next(lost))
-    assert await prober.ask(ask(await serve(says(hang=True))), 0, reuse=False) is None
+    late = 0.0
+    prober = RouteProber(timeout=0.2, lag=lambda: late)
+    asked = asyncio.create_task(prober.ask(ask(await serve(says(hang=True))), 0, reuse=False))
+    await asyncio.sleep(0.05)
+    late = 0.9
+    assert await asked is None
 
 
 async def test_the_request_says_who_asks(serve, prober: RouteProber) -> None:
