@@ -216,6 +216,12 @@ def test_a_list_that_is_empty_because_every_endpoint_fails_is_not_why() -> None:
         usable=frozenset(),
     )  # fmt: skip
     assert classify(for_longer).cause is Cause.REFUSED
+    in_back_off = replace(
+        for_longer,
+        routes=(met(503, "no healthy upstream", times=266),),
+        failures={Failure.EMPTY: 1266},
+    )
+    assert classify(in_back_off).cause is Cause.REFUSED
     nobody = replace(
         case, endpoints=tuple(replace(e, left=True, listed=False) for e in case.endpoints)
     )

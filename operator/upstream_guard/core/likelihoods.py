@@ -230,7 +230,7 @@ CIRCUMSTANCES: Final[Mapping[Circumstance, Row]] = {
     Circumstance.STALE_SEEN: {Cause.STALE_UPSTREAM: 4.0},
     # What the gateway still uses of an empty list is not why users fail: nothing else could serve them.
     Circumstance.LIST_EMPTY: {Cause.NO_ENDPOINTS: 5.0, Cause.STALE_UPSTREAM: -2.5},
-    Circumstance.EMPTY_FOLLOWS: {Cause.NO_ENDPOINTS: -8.0},
+    Circumstance.EMPTY_FOLLOWS: {Cause.NO_ENDPOINTS: -20.0, Cause.DNS: -6.0},
     Circumstance.GATEWAY_EMPTY: {Cause.NO_ENDPOINTS: 3.0, Cause.DNS: 1.5},
     Circumstance.NEIGHBOURS_FAIL: {
         Cause.GATEWAY_DOWN: 2.0, Cause.BLOCKED: 1.0, Cause.DNS: 1.0, Cause.OVERLOAD: 0.5,

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from upstream_guard.lab import plan, process
 from upstream_guard.lab.demo.stage import Stage, container_pids, kubectl
@@ -19,6 +19,8 @@ from upstream_guard.lab.model import Cluster, LabError
 from upstream_guard.lab.nameserver import Fault as DnsFault
 from upstream_guard.lab.nameserver import Nameserver
 from upstream_guard.lab.report import QuietReporter
+
+Json = dict[str, Any]
 
 LONGEST_SECONDS: Final = 120.0
 """A sample heals itself after so long, should we not come to it."""
@@ -257,7 +259,7 @@ async def failing_dns(scene: Scene) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def frozen_list(scene: Scene) -> AsyncIterator[None]:
-    """What tells the gateway of endpoints is stopped, and then every pod is replaced."""
+    """What tells the gateway of endpoints is stopped, and then every pod is replaced: the list is never empty."""
     pids = await asyncio.to_thread(list_keepers, scene)
     if not pids:
         raise LabError(f"nothing was found that keeps the list of {scene.gateway}")
@@ -270,10 +272,25 @@ async def frozen_list(scene: Scene) -> AsyncIterator[None]:
         support.send(pids, signal.SIGCONT)
 
     async with _TOGETHER.held(tuple(sorted(pids)), stop, go_on):
-        await _delete_pods(scene.stage)
-        await scene.stage.until_gone(pod["metadata"]["uid"] for pod in pods)
+        await _replace(scene.stage, pods)
         yield
     await scene.stage.until_serving(len(pods))
+
+
+async def _replace(stage: Stage, old: Sequence[Json]) -> None:
+    """Other pods serve before the first of these goes; returns when these are gone.
+
+    Source: kubernetes.io, ReplicaSet, "Pod deletion cost".
+    """
+    names = [f"pod/{pod['metadata']['name']}" for pod in old]
+    await stage.kubectl("scale", stage.deployment, f"--replicas={2 * len(old)}")
+    await stage.until_serving(2 * len(old))
+    await stage.kubectl(
+        "annotate", "--overwrite", *names, "controller.kubernetes.io/pod-deletion-cost=-100"
+    )
+    await stage.kubectl("scale", stage.deployment, f"--replicas={len(old)}")
+    await stage.kubectl("delete", *names, "--ignore-not-found", "--wait=false", "--grace-period=1")
+    await stage.until_gone(pod["metadata"]["uid"] for pod in old)
 
 
 async def _delete_pods(stage: Stage) -> None:

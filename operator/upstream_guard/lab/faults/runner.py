@@ -340,8 +340,9 @@ async def _trial(place: Place, fault: Fault, base: Trial, plan: Plan) -> Trial:
         began = time.time()
         plan.doing(base.gateway, f"{say}: on")
         async with fault.inject(place.scene):
+            on = time.time()
             await until(lambda: watch.opened(began - EARLY), PATIENCE_SECONDS)
-            await asyncio.sleep(max(0.0, began + fault.hold - time.time()))
+            await asyncio.sleep(max(0.0, on + fault.hold - time.time()))
         plan.doing(base.gateway, f"{say}: healed")
         await asyncio.sleep(HEALED_SECONDS)
         records = await load.stop()
