@@ -281,7 +281,7 @@ def _opens(
     alone = watch.open.get("") if gateway else None
     case = case_of(watch, scene, gateway, now)
     found = classify(case)
-    rate = watch.lanes.get(gateway, Lane()).rate_before(span[0])
+    rate = watch.lanes.get(gateway, Lane()).settled_rate(span[0])
     if alone is not None:
         watch = _without_open(watch, "")
         known = replace(

@@ -417,13 +417,18 @@ class Lane:
         return sum(rate.value for rate in self.rates.values()) if self.rates else None
 
     def rate_before(self, at: float) -> float | None:
-        """The highest rate in the ten seconds before some Unix time; else the present one; None where none is known.
+        """The highest rate in the ten seconds before some Unix time; None where none was known then.
 
         A gateway counts a request when it has answered it: while requests hang the rate sinks, and when all are
         answered at once it rises.
         """
-        before = [rate for until, rate in self.paces if at - HORIZON <= until <= at]
-        return max(before, default=self.rate)
+        before = (rate for until, rate in self.paces if at - HORIZON <= until <= at)
+        return max(before, default=None)
+
+    def settled_rate(self, first: float) -> float | None:
+        """The same before requests began to fail; None where the gateway had not been read for long enough then."""
+        known = any(until <= first - HORIZON for until, _ in self.paces)
+        return self.rate_before(first) if known else None
 
     @property
     def reached(self) -> bool:

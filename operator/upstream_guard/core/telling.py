@@ -137,13 +137,14 @@ def _lost(watch: Watch, scene: Scene, gateway: str, known: Open) -> tuple[int, C
 def _rate(scene: Scene, lane: Lane, known: Open) -> float | None:
     """Requests a second of users; None where nobody knows.
 
-    What fails may not be counted any more, and of what had just begun little was counted before: the larger one.
-    Our own requests, ten a second on each way by now, are counted as well.
+    As it was before the window; of what had just begun then, as it was while it failed, without our own requests:
+    ten a second on each way by then.
     """
-    own = len(lane.routes) / scene.policy.route_probe.change_interval
+    if known.rate is not None:
+        return known.rate
     now = lane.rate_before(known.last)
-    rates = (known.rate, None if now is None else max(0.0, now - own))
-    return max((rate for rate in rates if rate is not None), default=scene.rate)
+    own = len(lane.routes) / scene.policy.route_probe.change_interval
+    return scene.rate if now is None else max(0.0, now - own)
 
 
 def _statuses(lane: Lane) -> dict[int, int]:

@@ -98,7 +98,7 @@ class Open:
         retold: How often its cause was told anew.
         retold_at: Unix seconds at which.
         direct_lost: Requests lost by share and rate while direct probes failed.
-        rate: Requests a second as it opened: what fails at the gateway may not be counted any more.
+        rate: Requests a second before it opened; None where that was not known for long enough.
     """
 
     id: str
