@@ -68,6 +68,18 @@ def test_counters_that_went_down_began_anew():
     }
 
 
+def test_answers_that_began_anew_do_not_make_old_failures_new():
+    """Envoy, when a cluster gets other limits: thousands of failed attempts of last week were told as the cause."""
+    before = Reading(
+        10, frozenset((SHOP,)), {Subject(SHOP): Count({503: 90}, {Failure.CONNECT: 7000})}
+    )
+    after = Reading(
+        15, frozenset((SHOP,)), {Subject(SHOP): Count({503: 3}, {Failure.CONNECT: 7001})}
+    )
+    assert one(before, after).statuses == {503: 3}
+    assert one(before, after).failures == {Failure.CONNECT: 1}
+
+
 def test_a_restart_is_seen_by_the_start_even_where_counters_have_caught_up():
     delta = one(reading(10, started=1.0, s200=5), reading(15, started=11.0, s200=8))
     assert delta.statuses == {200: 8}

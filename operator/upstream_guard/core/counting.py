@@ -134,8 +134,6 @@ def remembered(before: Reading | None, after: Reading) -> Reading:
 
 
 def _delta(subject: Subject, base: Count, count: Count) -> GatewayDelta:
-    if _went_down(base, count):
-        base = Count()
     return GatewayDelta(
         gateway="",
         service=subject.service,
@@ -150,13 +148,12 @@ def _delta(subject: Subject, base: Count, count: Count) -> GatewayDelta:
     )
 
 
-def _went_down(base: Count, count: Count) -> bool:
-    return any(count.statuses.get(key, 0) < n for key, n in base.statuses.items()) or any(
-        count.failures.get(key, 0) < n for key, n in base.failures.items()
-    )
-
-
 def _less(now: Mapping[K, int], before: Mapping[K, int]) -> dict[K, int]:
-    """What has been added; nothing that stayed as it was."""
-    grown = {key: n - before.get(key, 0) for key, n in now.items()}
+    """What has been added, of all of them since they began anew where one went down; nothing that stayed as it was.
+
+    Answers and failed attempts each by themselves: an Envoy that is told of other limits for a cluster forgets its
+    answers by status and keeps its failures (1.38, the fault matrix's `overload`).
+    """
+    anew = any(now.get(key, 0) < n for key, n in before.items())
+    grown = {key: n if anew else n - before.get(key, 0) for key, n in now.items()}
     return {key: n for key, n in grown.items() if n > 0}
