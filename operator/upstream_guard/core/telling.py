@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Final
 
-from upstream_guard.core.classify import MINOR, Case
+from upstream_guard.core.classify import Case
 from upstream_guard.core.evidence import Eye
 from upstream_guard.core.observed import Counted, ObservedWindow
 from upstream_guard.core.predict.gateway import UNKNOWN_BEHAVIOUR
@@ -18,6 +18,8 @@ EMPTY_STAYS: Final = 3.0
 
 kube-proxy takes a new list up after a second or two, and Caddy tries for 2.7 s (docs/decisions/0011-prediction.md).
 """
+LEFT_OVER: Final = 4
+"""One request of so many that fails after that is left over from it, and has no cause of its own."""
 TAKING: Final = frozenset(
     {
         ChangeKind.ROLLOUT,
@@ -72,7 +74,7 @@ def _outlasted(watch: Watch, gateway: str, now: float) -> bool:
         return False
     since = max(over, now - HORIZON)
     failed, good = sum(n for at, n in lane.hits if at >= since), lane.answered_since(since)
-    return failed * MINOR > failed + good
+    return failed * LEFT_OVER > failed + good
 
 
 def observed(watch: Watch, scene: Scene, gateway: str, known: Open) -> ObservedWindow:
