@@ -441,9 +441,17 @@ class TestMetricsEye:
             play.wait(2.5)
             bad = {"route": 0, "one of three": 1, "all": 3}[eyes]
             ill = failing(play.now)
-            play.set(endpoints=tuple(endpoint(n, ill if n <= bad else SERVING) for n in (1, 2, 3)))
+            play.set(
+                endpoints=tuple(
+                    endpoint(n, ill if n <= min(bad, 2) else SERVING) for n in (1, 2, 3)
+                )
+            )
             play.wait(0.5, every=0.1)
-            play.keep_asking(2, 502)
+            play.keep_asking(0.2, 502)
+            last = failing(play.now)
+            if bad == 3:  # whose turn it was last
+                play.set(endpoints=(endpoint(1, ill), endpoint(2, ill), endpoint(3, last)))
+            play.keep_asking(1.8, 502)
             play.set(endpoints=(endpoint(1), endpoint(2), endpoint(3)))
             play.keep_asking(12)
             assert play.kinds[-1] == "closed"

@@ -47,6 +47,8 @@ requests, as read in a hurry, is a matter of chance."""
 PACE_SECONDS: Final = 90.0
 """For how long the rate is remembered as it was: longer than it takes until a window is closed."""
 MAX_PACES: Final = 128
+TOGETHER: Final = 1.0
+"""Endpoints whose probes begin to fail within so many seconds have failed at once: probes take turns."""
 LONGEST_STEP: Final = 10.0
 """Seconds between two route probes at most for which they speak."""
 LONGEST_GAP: Final = 60.0
@@ -348,11 +350,12 @@ class Tally:
         endpoints began to fail in it, requests to them failed from then on.
         """
         begin, end = self.onset
-        since = [a.since for a in direct.ailing.values() if begin < a.since <= end]
-        if not since:
+        since = [a.since for a in direct.ailing.values() if begin < a.since <= end + TOGETHER]
+        first = min(since, default=math.inf)
+        if first > end:
             return self.lost_seconds
         share = min(1.0, len(since) / max(1, len(direct.endpoints)))
-        return self.lost_seconds - (end - begin) / 2 + share * (end - min(since))
+        return self.lost_seconds - (end - begin) / 2 + share * (end - first)
 
 
 @dataclass(frozen=True, slots=True)
