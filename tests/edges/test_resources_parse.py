@@ -72,7 +72,7 @@ def test_shortest_guard_has_every_default() -> None:
         60.0,
     )
     assert guard.detection.error_statuses == (502, 503, 504)
-    assert guard.detection.route_probe == RouteProbePolicy(RouteProbeMode.AUTO, 5.0, 0.1, "", "")
+    assert guard.detection.route_probe == RouteProbePolicy(RouteProbeMode.AUTO, 3.0, 0.1, "", "")
 
 
 def test_full_example_is_read_field_by_field() -> None:
