@@ -597,6 +597,11 @@ class TestNameLook:
         play.now += 0.01
         play.step(NameLook(play.now, self.NAME, fault))
 
+    def recovers(self, play: Play) -> None:
+        for _ in range(12):
+            self.answer(play, "")
+            play.keep_asking(1)
+
     def test_is_wanted_once_requests_fail_and_every_probe_is_good(self) -> None:
         play = Play()
         play.keep_asking(1)
@@ -629,9 +634,7 @@ class TestNameLook:
         play.keep_asking(2, 502)
         self.answer(play, "no such name")
         play.keep_asking(1, 502)
-        for _ in range(12):
-            self.answer(play, "")
-            play.keep_asking(1)
+        self.recovers(play)
         assert play.kinds == ["opened", "changed", "closed"]
         assert play.last.cause is Cause.DNS
 
@@ -643,9 +646,7 @@ class TestNameLook:
         for _ in range(2):
             self.answer(play, "")
             play.keep_asking(1, 502)
-        for _ in range(12):
-            self.answer(play, "")
-            play.keep_asking(1)
+        self.recovers(play)
         assert (play.kinds[-1], play.last.cause) == ("closed", Cause.DNS)
 
     def test_but_not_where_requests_go_on_to_fail(self) -> None:

@@ -110,6 +110,11 @@ class World:
         guard = Guard(ref, "u", 1, 0.0, "shop", detection=detection)
         return self.probes.follow(guard, SERVICE, Landscape((route,)), path)
 
+    def ask_now(self, way):
+        way.turn = replace(way.turn, due=time.monotonic())
+        self.probes._schedule.advance(way.key, way.turn.due)
+        self.probes._kick.set()
+
     def count(self, result, guard="shop"):
         labels = {"namespace": "prod", "guard": guard, "gateway": "edge", "result": result}
         value = self.metrics.registry.get_sample_value("upstream_guard_route_probes_total", labels)
@@ -180,15 +185,11 @@ async def test_what_is_waited_for_is_asked_about_a_second_time_and_no_more(
     for _ in range(2):
         world.gateway.status = 200
         world.samples.clear()
-        way.turn = replace(way.turn, due=time.monotonic())
-        world.probes._schedule.advance(way.key, way.turn.due)
-        world.probes._kick.set()
+        world.ask_now(way)
         await until(lambda: len(world.samples) == 1)
         world.gateway.status = None
         world.samples.clear()
-        way.turn = replace(way.turn, due=time.monotonic())
-        world.probes._schedule.advance(way.key, way.turn.due)
-        world.probes._kick.set()
+        world.ask_now(way)
         await until(lambda: len(world.samples) == 2)
         first, other = (sample for _, sample in world.samples)
         assert {first.cause, other.cause} == {Cause.READ_TIMEOUT}

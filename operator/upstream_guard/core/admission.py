@@ -29,7 +29,7 @@ from upstream_guard.core.causes import SLOW_CAUSES, Cause
 from upstream_guard.core.handover import Handover, Standing, hand_over
 from upstream_guard.core.health import Health, Verdict
 from upstream_guard.core.leaving import LEAVING_TAINTS, Reserve
-from upstream_guard.core.model import ListMode, Pod, UpstreamListPolicy
+from upstream_guard.core.model import ListMode, Pod, UpstreamListPolicy, kept_listed
 from upstream_guard.core.reasons import Reason
 
 LOST_NODE_PATIENCE = 1.0
@@ -281,12 +281,7 @@ def _seen_serving(member: Member) -> bool:
 def _needs(floors: Iterable[Floor], members: Iterable[Member]) -> list[tuple[frozenset[str], int]]:
     """The pods of each floor, and how many of them it keeps."""
     eligible = frozenset(m.pod.uid for m in members if m.pod.containers_ready)
-    return [(f.pods, _need(len(f.pods & eligible), f.percent)) for f in floors]
-
-
-def _need(eligible: int, percent: int) -> int:
-    """How many of the eligible endpoints a floor keeps."""
-    return max(1, math.ceil(eligible * percent / 100)) if eligible else 0
+    return [(f.pods, kept_listed(len(f.pods & eligible), f.percent)) for f in floors]
 
 
 def _silent_nodes(probed: Iterable[tuple[Pod, Health]]) -> frozenset[str]:
@@ -451,7 +446,7 @@ def _apply_floors(
         eligible = [
             by_uid[uid] for uid in floor.pods if uid in by_uid and by_uid[uid].pod.containers_ready
         ]
-        need = _need(len(eligible), floor.percent)
+        need = kept_listed(len(eligible), floor.percent)
         out = _least_suspect(eligible, held, listed)
         missing = need - sum(m.pod.uid in listed for m in eligible)
         kept = out[: max(0, missing)]

@@ -349,16 +349,11 @@ def _sleeps(pod: Pod) -> tuple[int, ...]:
 
 
 def missing_sleep(pod: Pod, advice: DrainAdvice) -> float:
-    """Seconds that a pod's preStop hook lacks of what is advised.
-
-    0 where it lasts as long as gateways may use the pod, for then only a margin is missing, and where it lasts
-    who knows how long.
-    """
+    """Seconds that a pod's preStop hook lacks of what is advised; 0 where it lasts who knows how long."""
     sleeps = _sleeps(pod)
     if pod.pre_stop and not sleeps:
         return 0.0
-    least = min(sleeps, default=0)
-    return max(0.0, advice.pre_stop - least) if least < advice.detach_seconds else 0.0
+    return advice.lacking(min(sleeps, default=0))
 
 
 def injected_pre_stop(pods: Iterable[Pod]) -> float:

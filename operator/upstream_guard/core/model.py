@@ -1,5 +1,6 @@
 """The values that decisions are made from. All frozen; times are Unix seconds, durations seconds."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -116,6 +117,11 @@ class UpstreamListPolicy:
     admit_via: AdmitVia = AdmitVia.ENDPOINT
 
 
+def kept_listed(eligible: int, percent: int) -> int:
+    """How many of so many eligible endpoints stay listed by a `minHealthyPercent`, whatever their probes say."""
+    return max(1, math.ceil(eligible * percent / 100)) if eligible else 0
+
+
 @dataclass(frozen=True, slots=True)
 class DrainPolicy:
     """`spec.drain`. None stands for `Auto`; numbers are seconds."""
@@ -127,12 +133,16 @@ class DrainPolicy:
     surge_before_evict: bool = False
 
 
+DEFAULT_ROUTE_INTERVAL: Final = 3.0
+"""Seconds. What only route probes see is off by half of it: docs/decisions/0019-route-probes.md."""
+
+
 @dataclass(frozen=True, slots=True)
 class RouteProbePolicy:
     """`spec.detection.routeProbe`. Empty text means "not said"."""
 
     mode: RouteProbeMode = RouteProbeMode.AUTO
-    interval: float = 3.0
+    interval: float = DEFAULT_ROUTE_INTERVAL
     change_interval: float = 0.1
     path: str = ""
     host: str = ""

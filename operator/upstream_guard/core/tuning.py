@@ -225,6 +225,13 @@ class DrainAdvice:
     app: AppShutdown | None = None
     detach_seconds: float = 0.0
 
+    def lacking(self, sleep: float) -> float:
+        """Seconds that a preStop hook which sleeps for so long lacks of what is advised.
+
+        0 where it lasts as long as gateways may use the pod, for then only a margin is missing.
+        """
+        return max(0.0, self.pre_stop - sleep) if sleep < self.detach_seconds else 0.0
+
     def grace_for(self, own: int) -> int:
         """The grace period for a pod, whole seconds.
 

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from upstream_guard.core.model import (
     DEFAULT_CERTIFICATE_WARNING,
+    DEFAULT_ROUTE_INTERVAL,
     AdmitVia,
     DetectionPolicy,
     DrainMode,
@@ -113,7 +114,7 @@ class _Drain(Strict):
 
 class _RouteProbe(Strict):
     mode: Annotated[RouteProbeMode, Field(strict=False)] = RouteProbeMode.AUTO
-    interval: Annotated[float, duration("1s", "5m")] = 3.0
+    interval: Annotated[float, duration("1s", "5m")] = DEFAULT_ROUTE_INTERVAL
     change_interval: Annotated[float, duration("100ms", "1m")] = 0.1
     path: Annotated[str, text(r"/[!-~]*", 1024, "a path such as /healthz")] | None = None
     host: Annotated[str, text(_HOST, 253, "a host name without a port")] | None = None

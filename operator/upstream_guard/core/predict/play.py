@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
-from upstream_guard.core.model import DrainMode
+from upstream_guard.core.model import DrainMode, kept_listed
 from upstream_guard.core.predict.estimate import UNKNOWN_ZERO, Estimate
 from upstream_guard.core.predict.facts import Facts, PlatformFacts
 from upstream_guard.core.predict.gateway import Gateway
@@ -390,10 +390,8 @@ def _handed_over(
     waits = kind is ChangeKind.ROLLOUT and _replacement(workload) is Replacement.SURGE
     if not waits or surge_and_unavailable(workload, replicas)[1] > 0:
         return stopping
-    if replicas - 1 < max(1, math.ceil(replicas * guard.min_healthy_percent / 100)):
+    if replicas - 1 < kept_listed(replicas, guard.min_healthy_percent):
         return stopping
-    advice, hook = advise_drain(guard.drain, (gateway.facts,)), stopping.hook or 0.0
-    if hook >= advice.detach_seconds:
-        return stopping
-    lacking = max(0.0, advice.pre_stop - hook)
+    hook = stopping.hook or 0.0
+    lacking = advise_drain(guard.drain, (gateway.facts,)).lacking(hook)
     return replace(stopping, hook=hook + lacking, grace=stopping.grace + lacking)
